@@ -1,0 +1,1 @@
+"""Analysis: what is true of a recurrence, and why."""

@@ -1,0 +1,1 @@
+"""Back ends: source text to something that can be launched."""

@@ -1,0 +1,1 @@
+"""Loops: the loop programs that schedules produce and printers lay out."""

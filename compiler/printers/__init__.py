@@ -1,0 +1,1 @@
+"""Printers: expressions to the text of one target language."""

@@ -1,0 +1,1 @@
+"""Runtime: kernels as callables, their gradients, and their registration with PyTorch."""

@@ -1,0 +1,1 @@
+"""Published recurrences, one short spec each."""
