@@ -1,0 +1,174 @@
+"""The exact gradient of one step, as formulas.
+
+In: a `Recurrence`. Out: a `Backstep`: the cotangents of the states before the step, of the inputs and of the
+parameters, as formulas in the operands, the states before the step, what the forward step recorded, and the
+cotangents of the new states and of the outputs.
+
+Reverse accumulation over the formula graph: a node's cotangent is a formula over the node's own indices, so a
+broadcast in the forward direction is a sum in this one. Every shared subexpression is shared here too, and
+nothing is dropped: normalisers and stabilisers are differentiated like everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rekern import ir
+from rekern.functions import FUNCTIONS
+from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
+from rekern.spec import Operand, Recurrence
+from rekern.trace import Cell, cells_of, named
+
+COTANGENT = "d_"  # the cotangent of array `x` is the array `d_x`
+RECORD = "kept"  # what the forward step keeps for the gradient: kept0, kept1, ...
+
+Cells = Mapping[Cell, Node]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A value of the forward step that its gradient reads instead of computing it again."""
+
+    name: str
+    axes: tuple[Index, ...]
+    value: Node
+
+
+@dataclass(frozen=True)
+class Backstep:
+    """One step backwards: cotangents as formulas, by operand and literal cell, over canonical axes."""
+
+    states: Mapping[str, Cells]
+    inputs: Mapping[str, Cells]
+    params: Mapping[str, Cells]
+    kept: tuple[Kept, ...]
+
+    def roots(self) -> list[Node]:
+        return [n for group in (self.states, self.inputs, self.params) for cells in group.values() for n in cells.values()]
+
+
+def cotangent(name: str) -> str:
+    """The name of the cotangent of an array."""
+    return COTANGENT + name
+
+
+def gradient(spec: Recurrence) -> Backstep:
+    """Differentiate one step of `spec`.
+
+    The recorded values are the forward sums and maxima that the gradient needs: they cost a pass over a state or
+    a weight and are no larger than a row.
+    """
+    step = spec.step
+    order = {dim: n for n, dim in enumerate(spec.axes)}
+    seeds: list[tuple[Node, Node]] = []  # (forward node, cotangent that it is given)
+
+    def seed(name: str, dims: Iterable[int | str], cells: Cells) -> None:
+        axes = ir.canonical_axes(named(tuple(dims)))
+        for cell, node in cells.items():
+            given = ir.read(cotangent(name), cell, axes)
+            seeds.append((node, _sum_out(given, set(axes) - node.free, order)))
+
+    for o in spec.states:
+        seed(o.name, o.dims, step.states[o.name])
+    for name, cells in step.outputs.items():
+        seed(name, step.output_dims[name], cells)
+    reads = _accumulate(step.roots(), seeds, order)
+
+    found = {o.name: _cells(o, reads) for o in spec.of_kind("state", "input", "param")}
+    roots = [n for cells in found.values() for n in cells.values()]
+    replaced, kept = _keep(roots, step.roots(), order)
+    result = iter(replaced)
+    found = {name: {cell: next(result) for cell in cells} for name, cells in found.items()}
+
+    def group(kind: str) -> dict[str, Cells]:
+        return {o.name: found[o.name] for o in spec.operands if o.kind == kind}
+
+    return Backstep(group("state"), group("input"), group("param"), kept)
+
+
+def _accumulate(roots: list[Node], seeds: list[tuple[Node, Node]], order: Mapping[str, int]) -> dict[Read, Node]:
+    """Cotangents of every `Read`, from the cotangents given to some nodes."""
+    total: dict[Node, Node] = {}
+
+    def give(node: Node, amount: Node) -> None:
+        total[node] = ir.add(total[node], amount) if node in total else amount
+
+    for node, amount in seeds:
+        give(node, amount)
+    reads: dict[Read, Node] = {}
+    for node in reversed(list(ir.walk(roots))):
+        if node not in total:
+            continue
+        amount = total.pop(node)
+        match node:
+            case Read():
+                reads[node] = amount
+            case Apply():
+                slopes = FUNCTIONS[node.function].partials(node, *node.arguments)
+                for argument, slope in zip(node.arguments, slopes, strict=True):
+                    if slope is not None and not isinstance(argument, Number | Size):
+                        give(argument, _sum_out(_times(amount, slope), node.free - argument.free, order))
+            case Reduce(operation="sum"):
+                give(node.body, amount)
+            case Reduce():
+                tie = ir.apply("eq", node.body, node)
+                share = ir.div(tie, ir.reduce("sum", node.index, tie))  # ties share the cotangent, as torch's amax
+                give(node.body, ir.mul(amount, share))
+            case Number() | Size():
+                pass
+    return reads
+
+
+def _times(amount: Node, slope: Node) -> Node:
+    """`amount * slope`, with the choices of a maximum kept out of the product: 0 * inf must not appear."""
+    if isinstance(slope, Apply) and slope.function == "where":
+        condition, yes, no = slope.arguments
+        return _choose(condition, _times(amount, yes), _times(amount, no))
+    if ir.is_number(slope, 0):
+        return slope
+    if isinstance(slope, Apply) and slope.function == "div" and ir.is_number(slope.arguments[0], 1):
+        return ir.div(amount, slope.arguments[1])
+    return ir.mul(amount, slope)
+
+
+def _choose(condition: Node, yes: Node, no: Node) -> Node:
+    if ir.is_number(yes, 0) and ir.is_number(no, 0):
+        return yes
+    return ir.apply("where", condition, yes, no)
+
+
+def _sum_out(node: Node, indices: Iterable[Index], order: Mapping[str, int]) -> Node:
+    """Sum over `indices`; the axis declared last is summed last, because it becomes the vector axis."""
+    for index in sorted(indices, key=lambda i: (order.get(i.dim, -1), i.number)):
+        node = ir.reduce("sum", index, node)
+    return node
+
+
+def _cells(operand: Operand, reads: Mapping[Read, Node]) -> Cells:
+    """Cotangent of every cell of an operand; reads under other index names are renamed and added."""
+    axes = ir.canonical_axes(operand.axes)
+    cells: dict[Cell, Node] = {cell: ir.number(0) for cell in cells_of(operand.dims)}
+    for node, amount in reads.items():
+        if node.operand == operand.name:
+            amount = ir.rename(amount, dict(zip(node.indices, axes, strict=True)))
+            cells[node.component] = ir.add(cells[node.component], amount)
+    return cells
+
+
+def _keep(roots: list[Node], forward: list[Node], order: Mapping[str, int]) -> tuple[list[Node], tuple[Kept, ...]]:
+    """Replace the forward reductions among `roots` by reads of recorded values."""
+    wanted = [n for n in ir.walk(forward) if isinstance(n, Reduce)]
+    names: dict[Node, str] = {}
+    mapping: dict[Node, Node] = {}
+    kept: dict[str, Kept] = {}
+    for node in wanted:
+        indices = tuple(sorted(node.free, key=lambda i: (order.get(i.dim, -1), i.number)))
+        axes = ir.canonical_axes(i.dim for i in indices)
+        value = ir.rename(node, dict(zip(indices, axes, strict=True)))
+        name = names.setdefault(value, f"{RECORD}{len(names)}")
+        mapping[node] = ir.read(name, (), indices)
+        kept[name] = Kept(name, axes, value)
+    replaced = ir.replace(roots, mapping)
+    used = ir.operands_read(replaced)
+    return replaced, tuple(k for k in kept.values() if k.name in used)
