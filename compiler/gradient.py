@@ -20,8 +20,8 @@ from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.spec import Operand, Recurrence
 from rekern.trace import Cell, cells_of, named
 
-COTANGENT = "d_"  # the cotangent of array `x` is the array `d_x`
-RECORD = "kept"  # what the forward step keeps for the gradient: kept0, kept1, ...
+COTANGENT = "d:"  # the cotangent of array `x` is the array `d:x`, a name that no operand can have
+RECORD = "kept:"  # what the forward step keeps for the gradient: kept:0, kept:1, ...
 
 Cells = Mapping[Cell, Node]
 

@@ -1,0 +1,241 @@
+"""From a program to statements: reductions get arrays of their own, shared small work is hoisted.
+
+In: a `Program`. Out: `Statement`s in any order that their arrays allow, and the temporaries that they made.
+
+What is decided here: every reduction is computed once, into a temporary; a part of a formula that runs over
+fewer axes than the formula is computed once outside it, if it runs along the vector axis or is expensive;
+a weight times a vector becomes a contraction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rekern import ir
+from rekern.functions import CHEAP
+from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
+from rekern.loops.program import Program, Statement
+
+Space = frozenset[Index]
+
+
+class Lowering:
+    """The state of one lowering: the statements so far, and the temporary of every node that has one."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.statements: list[Statement] = []
+        self.temporaries: dict[str, tuple[Index, ...]] = {}
+        self.named: dict[Node, str] = {}  # canonical node -> temporary
+        self.vectors: dict[Space, Index | None] = {}
+        self.taken = Counter(plain(name) for name in program.roles)
+
+    def run(self) -> tuple[Statement, ...]:
+        values = regroup([a.value for a in self.program.assigns])
+        values = self._extract_reductions(values)
+        drafts = [
+            Statement(a.target, a.axes, v, frozenset(a.axes), a.add)
+            for a, v in zip(self.program.assigns, values, strict=True)
+        ]
+        drafts = self.statements + drafts
+        self.statements = []
+        self._choose_vectors(drafts)
+        for draft in drafts:
+            self.statements.append(self._hoisted(draft))
+        return tuple(self.statements)
+
+    # -- temporaries
+
+    def _temporary(self, node: Node, base: str) -> tuple[str, tuple[Index, ...], bool]:
+        """The temporary for `node`, its axes, and whether it is new. Index names do not tell nodes apart."""
+        indices = self._ordered(node.free)
+        axes = ir.canonical_axes(i.dim for i in indices)
+        canonical = ir.rename(node, dict(zip(indices, axes, strict=True)))
+        new = canonical not in self.named
+        if new:
+            self.taken[base] += 1
+            name = base if self.taken[base] == 1 else f"{base}_{self.taken[base]}"
+            self.named[canonical] = name
+            self.temporaries[name] = axes
+        return self.named[canonical], indices, new
+
+    def _ordered(self, free: Space) -> tuple[Index, ...]:
+        """Axes in memory order: the lane last."""
+        return tuple(sorted(free, key=lambda i: (i.dim == self.program.lane, i.dim, i.number)))
+
+    def _extract_reductions(self, roots: list[Node]) -> list[Node]:
+        """Every reduction becomes a read of a temporary, inner ones first."""
+        mapping: dict[Node, Node] = {}
+        for node in [n for n in ir.walk(roots) if isinstance(n, Reduce)]:
+            name, indices, new = self._temporary(node, base=f"{node.operation}_{_label(node.body)}")
+            mapping[node] = ir.read(name, (), indices)
+            if new:
+                axes = self.temporaries[name]
+                renaming = dict(zip(indices, axes, strict=True))
+                same = ir.rename(node, renaming)
+                assert isinstance(same, Reduce)
+                (body,) = ir.replace([node.body], mapping)
+                body = ir.rename(body, {**renaming, node.index: same.index})
+                self.statements.append(self._reduction((name, ()), axes, same, body))
+        return ir.replace(roots, mapping)
+
+    def _reduction(self, target: tuple[str, tuple[int, ...]], axes: tuple[Index, ...], node: Reduce, body: Node) -> Statement:
+        matrix, vector = self._contraction(node, body)
+        space = node.body.free
+        if matrix is None:
+            return Statement(target, axes, body, space, reduce=(node.operation, node.index))
+        if not isinstance(vector, Read):
+            vector = self._hoist_to_temporary(vector)
+        return Statement(target, axes, body, space, reduce=(node.operation, node.index), matrix=matrix, vector=vector)
+
+    def _contraction(self, node: Reduce, body: Node) -> tuple[Read | None, Node]:
+        """`sum_j W[o, j] x[j]` with a weight W: the weight and the vector."""
+        if not self.program.rows or node.operation != "sum":
+            return None, body
+        parts = ir.factors(body)
+        weights = [p for p in parts if isinstance(p, Read) and self._is_weight(p)]
+        if len(weights) != 1 or weights[0].free != node.body.free:
+            return None, body
+        rest = [p for p in parts if p is not weights[0]]
+        vector = ir.product(rest)
+        if vector.free != {node.index}:
+            return None, body
+        return weights[0], vector
+
+    def _is_weight(self, node: Read) -> bool:
+        return self.program.roles.get(node.operand) == "param" and len(node.indices) == 2
+
+    # -- vector axes
+
+    def _choose_vectors(self, drafts: list[Statement]) -> None:
+        """For each space the index along which vector instructions run: the lane, else where memory is dense."""
+        votes: dict[Space, Counter[Index]] = {}
+        for s in drafts:
+            if s.matrix is not None:
+                continue
+            votes.setdefault(s.space, Counter())
+            for node in ir.walk([s.value]):
+                if isinstance(node, Read) and len(node.indices) > 1:
+                    votes[s.space][self.layout(node)[-1]] += 1
+            if len(s.axes) > 1:
+                votes[s.space][self._ordered(frozenset(s.axes))[-1]] += 1
+        for space, count in votes.items():
+            lanes = sorted(i for i in space if i.dim == self.program.lane)
+            best = sorted(space, key=lambda i: (-count[i], i.dim, -i.number))
+            self.vectors[space] = lanes[-1] if lanes else best[0] if best else None
+
+    def layout(self, node: Read) -> tuple[Index, ...]:
+        """The indices of a read in memory order of its array."""
+        return tuple(sorted(node.indices, key=lambda i: i.dim == self.program.lane))
+
+    def vector(self, space: Space) -> Index | None:
+        if space not in self.vectors:
+            lanes = sorted(i for i in space if i.dim == self.program.lane)
+            rest = sorted(space, key=lambda i: (i.dim, i.number))
+            self.vectors[space] = lanes[-1] if lanes else rest[-1] if rest else None
+        return self.vectors[space]
+
+    # -- hoisting
+
+    def _hoisted(self, s: Statement) -> Statement:
+        if s.matrix is not None:
+            return s
+        value = self._hoist(s.value, s.space, {})
+        return Statement(s.target, s.axes, value, s.space, s.add, s.reduce)
+
+    def _hoist(self, node: Node, space: Space, done: dict[Node, Node]) -> Node:
+        if node in done:
+            return done[node]
+        result: Node
+        if isinstance(node, Number | Size | Read):
+            result = node
+        elif node.free != space and self._wants_temporary(node, space):
+            result = self._hoist_to_temporary(node)
+        else:
+            parts = tuple(self._hoist(c, space, done) for c in ir.children(node))
+            result = node if parts == ir.children(node) else ir.rebuild(node, parts)
+        done[node] = result
+        return result
+
+    def _wants_temporary(self, node: Node, space: Space) -> bool:
+        if not node.free:
+            return any(isinstance(n, Read | Size) for n in ir.walk([node]))
+        return self.vector(space) in node.free or any(
+            isinstance(n, Apply) and n.function not in CHEAP for n in ir.walk([node])
+        )
+
+    def _hoist_to_temporary(self, node: Node) -> Read:
+        name, indices, new = self._temporary(node, _label(node))
+        if new:
+            axes = self.temporaries[name]
+            value = ir.rename(node, dict(zip(indices, axes, strict=True)))
+            space = frozenset(axes)
+            self.vector(space)
+            draft = Statement((name, ()), axes, value, space)
+            self.statements.append(self._hoisted(draft))
+        return ir.read(name, (), indices)
+
+
+def regroup(roots: list[Node]) -> list[Node]:
+    """Reorder products so that factors over fewer axes meet first: `(a[v] * k[k]) * s` -> `(s * a[v]) * k[k]`."""
+    uses = Counter(c for n in ir.walk(roots) for c in ir.children(n)) + Counter(roots) + Counter(roots)
+    new: dict[Node, Node] = {}
+
+    def chain(node: Node, top: bool) -> list[Node]:
+        if isinstance(node, Apply) and node.function == "mul" and (top or uses[node] == 1):
+            return [f for a in node.arguments for f in chain(a, False)]
+        return [node]
+
+    inside = set()
+    for node in ir.walk(roots):
+        if isinstance(node, Apply) and node.function == "mul":
+            inside.update(a for a in node.arguments if isinstance(a, Apply) and a.function == "mul" and uses[a] == 1)
+    for node in ir.walk(roots):
+        if isinstance(node, Apply) and node.function == "mul" and node not in inside:
+            new[node] = _grouped([new.get(f, f) for f in chain(node, True)])
+        elif node not in inside:
+            parts = tuple(new.get(c, c) for c in ir.children(node))
+            new[node] = node if parts == ir.children(node) else ir.rebuild(node, parts)
+    return [new[r] for r in roots]
+
+
+def _grouped(factors: list[Node]) -> Node:
+    """The product of `factors`, equal index sets first, then the smaller sets into the larger ones."""
+    groups: dict[Space, Node] = {}
+    for f in factors:
+        groups[f.free] = ir.mul(groups[f.free], f) if f.free in groups else f
+    order = sorted(groups, key=lambda s: (len(s), sorted(s)))
+    while len(order) > 1:
+        small = order.pop(0)
+        larger = [s for s in order if small < s]
+        host = larger[0] if larger else order[0]
+        union = small | host
+        joined = ir.mul(groups.pop(small), groups.pop(host))
+        order.remove(host)
+        groups[union] = ir.mul(joined, groups[union]) if union in groups else joined
+        order = sorted({*order, union}, key=lambda s: (len(s), sorted(s)))
+    return groups[order[0]]
+
+
+def _label(node: Node) -> str:
+    """A short name for what a node computes, from the arrays that it reads."""
+    if isinstance(node, Apply) and len(node.arguments) == 1:
+        return f"{node.function}_{_label(node.arguments[0])}"
+    reads = list(dict.fromkeys(_spell(n) for n in ir.walk([node]) if isinstance(n, Read)))
+    return "_".join(reads[:3]) + ("_etc" if len(reads) > 3 else "") if reads else "constant"
+
+
+def _spell(node: Read) -> str:
+    return plain("_".join([node.operand, *map(str, node.component)]))
+
+
+def plain(name: str) -> str:
+    """A name without the marks of internal arrays: `d:x` -> `d_x`."""
+    return name.replace(":", "_")
+
+
+def lower(program: Program) -> tuple[Lowering, tuple[Statement, ...]]:
+    """The statements of `program`, with the lowering that knows their temporaries and vector axes."""
+    lowering = Lowering(program)
+    statements = lowering.run()
+    return lowering, statements

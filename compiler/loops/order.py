@@ -1,0 +1,130 @@
+"""From statements to loop nests, in an order that respects every array.
+
+In: the `Statement`s of a lowering. Out: `Loops`. A temporary is written before it is read; an array that the
+step overwrites (a state, in place) is read for the last time before it is written, or at the same point of the
+same nest. Within that freedom statements over one space share a nest, so arrays are walked as rarely as can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rekern import ir
+from rekern.errors import PlanError
+from rekern.ir import Index, Read
+from rekern.loops.lower import Lowering, Space, lower
+from rekern.loops.program import Loops, Nest, Place, Program, Statement
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`before` runs at least `gap` phases earlier than `after`; with gap 0 they may share a nest."""
+
+    before: int
+    after: int
+    gap: int
+
+
+def arrange(program: Program) -> Loops:
+    """Lower `program` and put its statements in order.
+
+    Raises:
+        PlanError: statements wait for each other in a circle (a fault of ours, not of the spec).
+    """
+    lowering, statements = lower(program)
+    phases = _phases(statements, _edges(statements, lowering))
+    if phases is None:  # two states swap roles in place: compute one aside
+        statements = _written_aside(statements, lowering)
+        phases = _phases(statements, _edges(statements, lowering))
+    if phases is None:
+        raise PlanError(f"the statements of {program.name} wait for each other in a circle")
+    _merge(statements, _edges(statements, lowering), phases)
+    return Loops(program, _nests(lowering, statements, phases), dict(lowering.temporaries))
+
+
+def _edges(statements: Sequence[Statement], lowering: Lowering) -> list[Edge]:
+    readers: dict[Place, list[tuple[int, Read]]] = {}
+    for n, statement in enumerate(statements):
+        for node in ir.walk(statement.reads()):
+            if isinstance(node, Read):
+                readers.setdefault((node.operand, node.component), []).append((n, node))
+    edges = []
+    for w, writer in enumerate(statements):
+        for r, node in readers.get(writer.target, []):
+            if writer.target[0] in lowering.temporaries:
+                edges.append(Edge(w, r, 1))
+                continue
+            same_point = node.indices == writer.axes and statements[r].space == writer.space
+            if r != w or not same_point:
+                edges.append(Edge(r, w, 0 if same_point and statements[r].matrix is None else 1))
+    return edges
+
+
+def _phases(statements: Sequence[Statement], edges: Sequence[Edge]) -> list[int] | None:
+    """The earliest phase of every statement; None if they wait in a circle."""
+    phases = [0] * len(statements)
+    for _ in range(len(statements) + 1):
+        changed = False
+        for e in edges:
+            if phases[e.after] < phases[e.before] + e.gap:
+                phases[e.after] = phases[e.before] + e.gap
+                changed = True
+        if not changed:
+            return phases
+    return None
+
+
+def _written_aside(statements: Sequence[Statement], lowering: Lowering) -> tuple[Statement, ...]:
+    """Overwriting stores go to a temporary first; the copy into place comes when nobody reads the old value."""
+    read = {(n.operand, n.component) for s in statements for n in ir.walk(s.reads()) if isinstance(n, Read)}
+    result = []
+    for s in statements:
+        if s.target in read and s.target[0] not in lowering.temporaries:
+            name = "_".join(["new", s.target[0], *map(str, s.target[1])])
+            lowering.temporaries[name] = s.axes
+            result.append(replace(s, target=(name, ())))
+            result.append(Statement(s.target, s.axes, ir.read(name, (), s.axes), s.space, s.add))
+        else:
+            result.append(s)
+    return tuple(result)
+
+
+def _merge(statements: Sequence[Statement], edges: Sequence[Edge], phases: list[int]) -> None:
+    """Move statements later where that joins them with a nest over the same space."""
+    for n in sorted(range(len(statements)), key=lambda n: -phases[n]):
+        if statements[n].matrix is not None or not statements[n].space:
+            continue
+        latest = min((phases[e.after] - e.gap for e in edges if e.before == n and e.after != n), default=max(phases))
+        hosts = {
+            phases[m]
+            for m, other in enumerate(statements)
+            if m != n and other.space == statements[n].space and other.matrix is None and phases[n] < phases[m] <= latest
+        }
+        if hosts:
+            phases[n] = min(hosts)
+
+
+def _nests(lowering: Lowering, statements: Sequence[Statement], phases: Sequence[int]) -> tuple[Nest, ...]:
+    groups: dict[tuple[int, int, str], list[Statement]] = {}
+    for n, (s, phase) in enumerate(zip(statements, phases, strict=True)):
+        key = f"contract {n}" if s.matrix is not None else _name(s.space)
+        groups.setdefault((phase, len(s.space), key), []).append(s)
+    return tuple(_nest(lowering, tuple(groups[key])) for key in sorted(groups))
+
+
+def _name(space: Space) -> str:
+    return " ".join(f"{i.dim}{i.number}" for i in sorted(space))
+
+
+def _nest(lowering: Lowering, statements: tuple[Statement, ...]) -> Nest:
+    space = statements[0].space
+    if not space or statements[0].matrix is not None:
+        return Nest((), None, statements)
+    lane = lowering.vector(space)
+    bound = {s.reduce[1] for s in statements if s.reduce}
+
+    def rank(index: Index) -> tuple[bool, str, int]:
+        return (index in bound, index.dim, index.number)
+
+    return Nest(tuple(sorted(space - {lane}, key=rank)), lane, statements)

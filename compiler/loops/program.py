@@ -1,0 +1,83 @@
+"""A program: what one pass over a step of time stores, before any order is chosen.
+
+In: formulas. Out: `Assign`ments to arrays, and what is known of the arrays that they read. A program is the
+common form of the forward step, the recording step and the backstep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rekern.ir import Index, Node, Read
+from rekern.trace import Cell
+
+Role = Literal["state", "row", "param", "result", "temporary", "scalar"]
+Place = tuple[str, Cell]  # one array: an operand (or cotangent, or temporary) and a literal cell of it
+
+
+@dataclass(frozen=True)
+class Assign:
+    """`target[axes] = value` for every value of `axes`; `add` accumulates."""
+
+    target: Place
+    axes: tuple[Index, ...]
+    value: Node
+    add: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """The stores of one pass over a step.
+
+    roles: what each array that is read or written is, by name; it decides where the array lives.
+    lane: the axis that every array keeps last and that vector instructions run along; None: each array's own.
+    rows: whether several batch rows are worked on together, because they share a weight.
+    """
+
+    name: str
+    assigns: tuple[Assign, ...]
+    roles: Mapping[str, Role]
+    lane: str | None
+    rows: bool
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One store with its loop space.
+
+    A plain statement sets `target[axes]` at every point of `space`. A reduction (`reduce` = operation and bound
+    index) joins `value` over the bound index. A contraction (`matrix` and `vector` set) is a reduction of a
+    weight with a vector, done for all batch rows at once.
+    """
+
+    target: Place
+    axes: tuple[Index, ...]
+    value: Node
+    space: frozenset[Index]
+    add: bool = False
+    reduce: tuple[str, Index] | None = None
+    matrix: Read | None = None
+    vector: Read | None = None
+
+    def reads(self) -> tuple[Node, ...]:
+        return (self.matrix, self.vector) if self.matrix is not None and self.vector is not None else (self.value,)
+
+
+@dataclass(frozen=True)
+class Nest:
+    """Statements that share one loop nest: `outer` loops, then the vector loop `lane` (None: no loop at all)."""
+
+    outer: tuple[Index, ...]
+    lane: Index | None
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Loops:
+    """A program in order: nests and contractions, and the temporaries with the order of their axes in memory."""
+
+    program: Program
+    nests: tuple[Nest, ...]
+    temporaries: Mapping[str, tuple[Index, ...]]

@@ -1,0 +1,64 @@
+"""Plans as source: a typed view goes into a template, text that reads as if typed by a person comes out.
+
+In: a `Pass`. Out: the text of its source file, and of the headers beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+
+import jinja2
+
+from rekern.schedules.passes import CpuSizes, Pass
+
+HEADERS = ("vector.h", "vector_math.h", "rows.h", "contract.h", "arrays.h")
+
+
+@cache
+def environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.PackageLoader("rekern.templates", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    env.filters["lines"] = lambda items, by: indented(items, by)
+    return env
+
+
+def indented(items: Iterable[str], by: int) -> str:
+    """Lines as one text, each moved right by `by` columns."""
+    return "\n".join(" " * by + item for item in items)
+
+
+def tidy(text: str) -> str:
+    """No trailing blanks, no blank line next to a brace, no two blank lines together."""
+    text = re.sub(r"[ \t]+\n", "\n", text)
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    text = re.sub(r"\{\n\n+", "{\n", text)
+    return re.sub(r"\n\n+( *\})(?! *//)", r"\n\1", text)
+
+
+def render(view: Pass) -> str:
+    """The C++ source of one pass."""
+    template = "cpp/backward.cpp.j2" if view.name == "backward" else "cpp/forward.cpp.j2"
+
+    def row(dim: str) -> str:
+        return f"{dim}_TILE" if dim == view.lane and view.sizes.tile else f"dims.{dim}_row"
+
+    return tidy(environment().get_template(template).render(p=view, row=row))
+
+
+@cache
+def headers(real: str, vector_bytes: int) -> dict[str, str]:
+    """The headers that every source includes."""
+    return {
+        name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes) for name in HEADERS
+    }
+
+
+def headers_for(sizes: CpuSizes) -> dict[str, str]:
+    return headers(sizes.real, sizes.vector_bytes)

@@ -1,0 +1,309 @@
+"""What a template sees of one pass (forward, backward, step) over a recurrence on a CPU.
+
+In: `Programs` and chosen sizes. Out: a frozen `Pass`: text of the step, the arrays that it works on, and the
+tensors that the caller hands over, in order. All decisions are made here; the templates only lay out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rekern import ir
+from rekern.loops.order import arrange
+from rekern.loops.program import Place, Program
+from rekern.printers.cpp import Packed, StepPrinter, StepText, identifier, indent
+from rekern.schedules.programs import Programs
+from rekern.spec import Operand
+from rekern.trace import cells_of
+
+Use = Literal[
+    "input", "param", "state_in", "state_out", "output",
+    "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "vector",
+]  # fmt: skip
+Keep = Literal["blocks", "steps"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor that the caller hands over: which use of which operand, and the literal cell of it."""
+
+    use: Use
+    operand: str
+    cell: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class CpuSizes:
+    """What the solver chose for a CPU.
+
+    tile: numbers in a row of one task along the lane, a multiple of the vector; 0: as long as the call says.
+    rows: batch rows that share a weight in one task. block: steps between two kept states.
+    keep: whether the forward pass keeps every step's values for the gradient, or the states of blocks.
+    """
+
+    real: str
+    vector_bytes: int
+    tile: int
+    rows: int
+    block: int
+    keep: Keep
+
+    @property
+    def lanes(self) -> int:
+        return self.vector_bytes // (4 if self.real == "float" else 8)
+
+
+@dataclass(frozen=True)
+class WorkArray:
+    """An array of a thread: C++ name, and how many numbers one batch row of it has."""
+
+    name: str
+    size: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A caller's tensor as C++: the name of its view, and what constructs it."""
+
+    name: str
+    slot: Slot
+    construct: str
+    rank: int
+    size: str
+
+
+@dataclass(frozen=True)
+class Body:
+    """The text of one step, and the lines that bring its rows in and out."""
+
+    stage: tuple[str, ...]
+    lines: tuple[str, ...]
+    flush: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Everything that a template of the CPU prints.
+
+    `load` and `store` move what outlives a step (states, or their cotangents and the sums of parameters);
+    `reset` is done before a step (after it, in the backward pass) where a sequence restarts. `slot` lists what a
+    step hands to its gradient, `again` the step that is run a second time to get it.
+    """
+
+    name: str
+    title: str
+    sizes: CpuSizes
+    axes: tuple[str, ...]
+    lane: str | None
+    rows: bool
+    scalars: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    views: tuple[View, ...]
+    work: tuple[WorkArray, ...]
+    packed: tuple[Packed, ...]
+    packed_slots: Mapping[str, int]
+    masks: tuple[str, ...]
+    temporaries: tuple[str, ...]
+    params: tuple[str, ...]
+    slot: tuple[WorkArray, ...]
+    states: tuple[WorkArray, ...]
+    load: tuple[str, ...]
+    reset: tuple[str, ...]
+    body: Body
+    again: Body | None
+    restart: tuple[str, ...]
+    carried: tuple[str, ...]
+    store: tuple[str, ...]
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Sets `rows` to the sequences that still run at `step`; they are ordered by length."""
+        if not self.rows:
+            return ()
+        return ("rows = count;", "while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;")
+
+
+class PassBuilder:
+    """Collects the parts of one pass."""
+
+    def __init__(self, programs: Programs, sizes: CpuSizes) -> None:
+        self.programs = programs
+        self.spec = programs.spec
+        self.sizes = sizes
+        self.lane = programs.lane
+        self.rows = programs.rows
+        self.tile = {self.lane: f"{self.lane}_TILE"} if self.lane is not None and sizes.tile else {}
+        self.slots: list[Slot] = []
+        self.views: list[View] = []
+        self.work: dict[str, WorkArray] = {}
+        self.packed: dict[str, Packed] = {}
+        self.packed_slots: dict[str, int] = {}
+        self.masks: set[str] = set()
+        self.temporaries: dict[str, str] = {}
+
+    # -- memory
+
+    def memory_order(self, dims: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted(dims, key=lambda d: d == self.lane))
+
+    def row(self, dim: str) -> str:
+        return self.tile.get(dim, f"dims.{dim}_row")
+
+    def size(self, dims: Iterable[str]) -> str:
+        order = self.memory_order(dims)
+        return " * ".join([*(f"dims.{d}" for d in order[:-1]), self.row(order[-1])]) if order else "1"
+
+    def add_work(self, place: Place, dims: Iterable[str]) -> str:
+        name = identifier(place)
+        self.work[name] = WorkArray(name, self.size(dims))
+        return name
+
+    # -- tensors of the caller
+
+    def view(self, slot: Slot, dims: tuple[str, ...], *, mine: bool = False, suffix: str = "tensor") -> View:
+        """The view of a tensor. `mine`: only the first task of a row of columns reads or writes it."""
+        number = len(self.slots)
+        self.slots.append(slot)
+        name = f"{identifier((slot.operand, slot.cell))}_{suffix}"
+        shared = mine and self.lane is not None and self.lane not in dims
+        arguments = [f"call.tensors[{number}]", "head", "group", "first_columns" if shared else "true"]
+        order = self.memory_order(dims)
+        if order:
+            parts = ", ".join(f"{{{dims.index(d)}, dims.{d}, {'first_column' if d == self.lane else '0'}}}" for d in order)
+            arguments += [f"{{{parts}}}", self.row(order[-1])]
+        view = View(name, slot, f"({', '.join(arguments)})", len(dims), self.size(dims))
+        self.views.append(view)
+        return view
+
+    def cells(self, operand: Operand) -> list[Place]:
+        return [(operand.name, cell) for cell in cells_of(operand.dims)]
+
+    # -- text
+
+    def at(self, name: str, size: str) -> str:
+        """Where the array of one batch row begins."""
+        return f"{name} + row * ({size})" if self.rows else name
+
+    def each_row(self, lines: Iterable[str], now: bool = True) -> tuple[str, ...]:
+        """`lines` for every batch row in hand. `now`: with `batch` and `time` of this step."""
+        lines = list(lines)
+        if not lines and (self.rows or not now):
+            return ()
+        first = ["const Sequence& sequence = call.sequences[first_sequence + row];"] if self.rows else []
+        if now:
+            first += ["const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);"]
+        if not self.rows:
+            return (*first, *lines)
+        return ("for (int row = 0; row < rows; ++row) {", *indent([*first, *lines]), "}")
+
+    def print(self, program: Program) -> StepText:
+        loops = arrange(program)
+        text = StepPrinter(loops, self.tile).run()
+        for name, axes in loops.temporaries.items():
+            if axes or self.rows:
+                self.temporaries[name] = self.add_work((name, ()), [i.dim for i in axes])
+        self.packed.update(text.packed)
+        self.masks |= text.masks
+        return text
+
+    def body(self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View], adds: bool) -> Body:
+        """The step of `program`. `adds`: results without the lane are summed over the tasks of a row of columns."""
+        text = self.print(program)
+        read = reads(program)
+        declare: list[str] = []
+        stage: list[str] = []
+        flush: list[str] = []
+        for place, view in rows_in.items():
+            if place in read:
+                self._stage(place, view, place in text.copied, declare, stage)
+        for assign in program.assigns:
+            if program.roles[assign.target[0]] != "result":
+                continue
+            view = rows_out[assign.target]
+            name = self.add_work(assign.target, [i.dim for i in assign.axes])
+            scratch = self.at(f"work.{name}", view.size)
+            summed = adds and self.lane is not None and self.lane not in {i.dim for i in assign.axes}
+            if self.rows:
+                declare.append(f"real* {name}[ROWS];")
+            here = f"{name}[row]" if self.rows else name
+            stage.append(f"{here if self.rows else f'real* {name}'} = " + (f"{scratch};" if summed else f"{view.name}.open({scratch}, batch, time);"))
+            flush.append(f"{view.name}.{'add' if summed else 'close'}" + (f"(batch, time, {here});" if summed else f"({here}, batch, time);"))
+        again = self.each_row(flush) if self.rows else tuple(flush)
+        return Body((*declare, *self.each_row(stage)), tuple(text.lines), again)
+
+    def _stage(self, place: Place, view: View, copied: bool, declare: list[str], stage: list[str]) -> None:
+        name = identifier(place)
+        kind = "const real" if view.rank == 0 else "const real*"
+        here = f"{name}[row]" if self.rows else f"{kind} {name}"
+        if self.rows:
+            declare.append(f"{kind.removeprefix('const ') if view.rank == 0 else kind} {name}[ROWS];")
+        if view.rank == 0:
+            stage.append(f"{here} = {view.name}.one(batch, time);")
+            return
+        self.work[name] = WorkArray(name, view.size)
+        scratch = self.at(f"work.{name}", view.size)
+        if copied:
+            stage.append(f"{view.name}.read({scratch}, batch, time);")
+        stage.append(f"{here} = {scratch};" if copied else f"{here} = {view.name}.view({scratch}, batch, time);")
+
+    def params(self, *programs: Program) -> tuple[str, ...]:
+        """Parameters into working memory, once a task; weights that are only contracted are packed instead."""
+        lines = []
+        packed = {p.place for p in self.packed.values()}
+        read = set().union(*map(reads, programs))
+        elementwise = set().union(*map(reads_elementwise, programs))
+        for o in self.spec.of_kind("param"):
+            for place in self.cells(o):
+                if place not in read:
+                    continue
+                view = self.view(Slot("param", *place), o.axes)
+                self.packed_slots.update({p.name: len(self.slots) - 1 for p in self.packed.values() if p.place == place})
+                name = identifier(place)
+                if not o.axes:
+                    lines.append(f"const real {name} = {view.name}.one(0, 0);")
+                elif place not in packed or place in elementwise:
+                    self.work[name] = WorkArray(name, view.size)
+                    lines.append(f"const real* {name} = {view.name}.view(work.{name}, 0, 0);")
+        return tuple(lines)
+
+    def state_arrays(self, prefix: str = "") -> list[tuple[Operand, Place, WorkArray]]:
+        return [
+            (o, place, WorkArray(identifier((prefix + o.name, place[1])), self.size(o.axes)))
+            for o in self.spec.states
+            for place in self.cells(o)
+        ]
+
+    def finish(self, name: str, **parts: object) -> Pass:
+        spec = self.spec
+        return Pass(
+            name=name,
+            title=f"{spec.name}, {name}",
+            sizes=self.sizes,
+            axes=spec.axes,
+            lane=self.lane,
+            rows=self.rows,
+            scalars=tuple(identifier((o.name, ())) for o in spec.of_kind("scalar")),
+            slots=tuple(self.slots),
+            views=tuple(self.views),
+            work=tuple(self.work.values()),
+            packed=tuple(self.packed.values()),
+            packed_slots=dict(self.packed_slots),
+            masks=tuple(sorted(self.masks)),
+            temporaries=tuple(self.temporaries.values()),
+            **parts,  # type: ignore[arg-type]
+        )
+
+
+def reads(program: Program) -> set[Place]:
+    """The arrays that a program reads."""
+    return {
+        (n.operand, n.component) for n in ir.walk([a.value for a in program.assigns]) if isinstance(n, ir.Read)
+    }
+
+
+def reads_elementwise(program: Program) -> set[Place]:
+    """The arrays that a program reads number by number, and not as the matrix of a contraction."""
+    values = [s.value for nest in arrange(program).nests for s in nest.statements if s.matrix is None]
+    return {(n.operand, n.component) for n in ir.walk(values) if isinstance(n, ir.Read)}

@@ -1,0 +1,209 @@
+"""The programs of a spec: what the forward step, the recording step and the backstep store.
+
+In: a `Recurrence`. Out: `Programs`. A recording step writes the new states beside the old ones and keeps what the
+gradient asked for; the backstep overwrites the cotangents of the states in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from rekern import ir
+from rekern.gradient import Backstep, cotangent, gradient
+from rekern.ir import Index, Node, Read, Reduce
+from rekern.loops.program import Assign, Place, Program, Role
+from rekern.spec import Recurrence
+from rekern.trace import Cell, Dim, named
+
+NEXT = "next:"  # the new value of a state, where the old one stays
+LEFT, RIGHT = "left:", "right:"  # the two sides of a weight's gradient, kept for one matrix product
+
+
+@dataclass(frozen=True)
+class WeightTerm:
+    """One product of a weight's gradient: `d W[o, j] += sum over steps of left[o] * right[j]`."""
+
+    weight: Place
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Programs:
+    """All that a spec's kernels compute in one step, before sizes are chosen.
+
+    lane: the axis whose columns never meet inside a step, so that tasks can own some of them; None if there is none.
+    rows: whether a weight is multiplied with a state, so that batch rows should share it.
+    """
+
+    spec: Recurrence
+    lane: str | None
+    rows: bool
+
+    @cached_property
+    def backstep(self) -> Backstep:
+        return gradient(self.spec)
+
+    @property
+    def vector_states(self) -> bool:
+        """Whether no state has more than one named axis: then keeping every step costs no more than the inputs."""
+        return all(len(o.axes) <= 1 for o in self.spec.states)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a task owns a fixed number of columns: there are other axes to walk for each of them."""
+        return self.lane is not None and any(self.lane in o.axes and len(o.axes) > 1 for o in self.spec.states)
+
+    def _base_roles(self) -> dict[str, Role]:
+        kinds: dict[str, Role] = {"state": "state", "input": "row", "param": "param", "scalar": "scalar"}
+        return {o.name: kinds[o.kind] for o in self.spec.operands}
+
+    def _program(self, name: str, assigns: list[Assign], extra: Mapping[str, Role]) -> Program:
+        return Program(f"{self.spec.name} {name}", tuple(assigns), {**self._base_roles(), **extra}, self.lane, self.rows)
+
+    @cached_property
+    def forward(self) -> Program:
+        """New states in place of the old ones, and the outputs."""
+        step = self.spec.step
+        assigns = [a for o in self.spec.states for a in _assigns(o.name, o.dims, step.states[o.name])]
+        return self._program("forward", assigns + self._outputs(), dict.fromkeys(step.outputs, "result"))
+
+    @cached_property
+    def recording(self) -> Program:
+        """New states beside the old ones, what the gradient reads again, and the outputs."""
+        silent = self.silent_recording
+        return Program(
+            f"{self.spec.name} recording",
+            (*silent.assigns, *self._outputs()),
+            {**silent.roles, **dict.fromkeys(self.spec.step.outputs, "result")},
+            self.lane,
+            self.rows,
+        )
+
+    @cached_property
+    def silent_recording(self) -> Program:
+        """A recording step without outputs, for a block of steps that the gradient goes through again."""
+        step = self.spec.step
+        assigns = [a for o in self.spec.states for a in _assigns(NEXT + o.name, o.dims, step.states[o.name])]
+        assigns += [Assign((k.name, ()), k.axes, k.value) for k in self.backstep.kept]
+        names = [*(NEXT + o.name for o in self.spec.states), *(k.name for k in self.backstep.kept)]
+        return self._program("again", assigns, dict.fromkeys(names, "state"))
+
+    def _outputs(self) -> list[Assign]:
+        step = self.spec.step
+        return [a for n, cells in step.outputs.items() for a in _assigns(n, step.output_dims[n], cells)]
+
+    @cached_property
+    def weight_terms(self) -> tuple[tuple[WeightTerm, ...], dict[str, tuple[Index, Node]]]:
+        """Weight gradients as matrix products after the loop, and the vectors that they need of every step."""
+        terms: list[WeightTerm] = []
+        vectors: dict[str, tuple[Index, Node]] = {}
+        inputs = {
+            (node, ir.canonical_axes(self.spec.operand(n).axes)): (cotangent(n), cell)
+            for n, cells in self.backstep.inputs.items()
+            for cell, node in cells.items()
+        }
+        names: dict[tuple[Node, Index], str] = {}
+
+        def vector(prefix: str, node: Node, index: Index) -> str:
+            plain = ir.rename(node, {index: Index(index.dim)})
+            known = inputs.get((plain, (Index(index.dim),)))
+            if known is not None:
+                return encode(known)
+            name = names.setdefault((plain, Index(index.dim)), f"{prefix}{len(names)}")
+            vectors[name] = (Index(index.dim), plain)
+            return name
+
+        for name, cells in self.backstep.params.items():
+            for cell, node in cells.items():
+                pairs = self._separated(name, node)
+                for left, right in pairs or ():
+                    axes = ir.canonical_axes(self.spec.operand(name).axes)
+                    terms.append(WeightTerm((name, cell), vector(LEFT, left, axes[0]), vector(RIGHT, right, axes[1])))
+        return tuple(terms), vectors
+
+    def _separated(self, name: str, node: Node) -> list[tuple[Node, Node]] | None:
+        """The gradient of a weight as a sum of `left[o] * right[j]`; None if it is not one."""
+        axes = ir.canonical_axes(self.spec.operand(name).axes)
+        if not self.rows or len(axes) != 2 or ir.is_number(node, 0):
+            return None
+        pairs = []
+        for term in ir.terms(node):
+            right, left = ir.split_product(term, lambda f: axes[1] in f.free)
+            if any(axes[0] in f.free for f in right):
+                return None
+            pairs.append((ir.product(left), ir.product(right)))
+        return pairs
+
+    @cached_property
+    def backward(self) -> Program:
+        """Cotangents of the states in place, of the inputs as rows, of the parameters added up."""
+        spec, back = self.spec, self.backstep
+        assigns = [a for o in spec.states for a in _assigns(cotangent(o.name), o.dims, back.states[o.name])]
+        roles: dict[str, Role] = dict.fromkeys((cotangent(o.name) for o in spec.states), "state")
+        roles.update(dict.fromkeys((k.name for k in back.kept), "state"))
+        roles.update(dict.fromkeys(map(cotangent, spec.step.outputs), "row"))
+        for o in spec.of_kind("input"):
+            assigns += _assigns(cotangent(o.name), o.dims, back.inputs[o.name])
+            roles[cotangent(o.name)] = "result"
+        terms, vectors = self.weight_terms
+        for o in spec.of_kind("param"):
+            added = {
+                cell: node
+                for cell, node in back.params[o.name].items()
+                if not ir.is_number(node, 0) and not any(t.weight == (o.name, cell) for t in terms)
+            }
+            assigns += _assigns(cotangent(o.name), o.dims, added, add=True)
+            roles[cotangent(o.name)] = "state"
+        for name, (index, node) in vectors.items():
+            assigns.append(Assign((name, ()), (index,), node))
+            roles[name] = "result"
+        return self._program("backward", assigns, roles)
+
+
+def encode(place: Place) -> str:
+    """A place as one word: `d:x.0`."""
+    return ".".join([place[0], *map(str, place[1])])
+
+
+def decode(word: str) -> Place:
+    name, *cell = word.split(".")
+    return name, tuple(map(int, cell))
+
+
+def _assigns(target: str, dims: tuple[Dim, ...], cells: Mapping[Cell, Node], add: bool = False) -> list[Assign]:
+    axes = ir.canonical_axes(named(dims))
+    return [Assign((target, cell), axes, node, add) for cell, node in cells.items()]
+
+
+def programs(spec: Recurrence) -> Programs:
+    """Choose the lane and whether batch rows are worked on together."""
+    rows = _multiplies_weight(spec)
+    return Programs(spec, None if rows else _free_axis(spec), rows)
+
+
+def _multiplies_weight(spec: Recurrence) -> bool:
+    """Whether a step multiplies a parameter with two axes with a vector that depends on the batch row."""
+    weights = {o.name for o in spec.of_kind("param")}
+    for node in ir.walk(spec.step.roots()):
+        if isinstance(node, Reduce) and node.operation == "sum":
+            parts = ir.factors(node.body)
+            matrices = [p for p in parts if isinstance(p, Read) and p.operand in weights and len(p.indices) == 2]
+            rest = ir.product(p for p in parts if p not in matrices)
+            if len(matrices) == 1 and rest.free == {node.index} and not ir.operands_read([rest]) <= weights:
+                return True
+    return False
+
+
+def _free_axis(spec: Recurrence) -> str | None:
+    """The last axis that no step sums over and that occurs once wherever it occurs."""
+    nodes = list(ir.walk(spec.step.roots()))
+    for dim in reversed(spec.axes):
+        summed = any(isinstance(n, Reduce) and n.index.dim == dim for n in nodes)
+        twice = any(sum(i.dim == dim for i in n.free) > 1 for n in nodes)
+        twice = twice or any(o.axes.count(dim) > 1 for o in spec.operands)
+        if not summed and not twice and any(dim in o.axes for o in spec.states):
+            return dim
+    return None

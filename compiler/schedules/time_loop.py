@@ -1,0 +1,119 @@
+"""Schedule `time_loop`: one task owns a sequence and head (or columns of it) and walks its steps in order.
+
+In: `Programs` and `CpuSizes`. Out: the forward, recording and backward `Pass`es. Applies to every spec: the state
+never leaves the task's working memory between two steps.
+"""
+
+from __future__ import annotations
+
+from rekern.gradient import cotangent
+from rekern.loops.program import Place
+from rekern.printers.cpp import identifier, literal
+from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, Slot, View, WorkArray
+from rekern.schedules.programs import Programs
+from rekern.trace import cells_of, named
+
+
+def forward_pass(programs: Programs, sizes: CpuSizes, recording: bool = False) -> Pass:
+    """Outputs and final states. `recording`: every step's states and kept values go to the caller's memory."""
+    b = PassBuilder(programs, sizes)
+    program = programs.recording if recording else programs.forward
+    inputs = _input_views(b)
+    results: dict[Place, View] = {}
+    for name, dims in programs.spec.step.output_dims.items():
+        for cell in cells_of(dims):
+            results[(name, cell)] = b.view(Slot("output", name, cell), tuple(named(dims)), mine=True)
+    body = b.body(program, inputs, results, adds=False)
+    params = b.params(program)
+    load, store, reset = [], [], []
+    states = b.state_arrays()
+    for o, place, array in states:
+        source = b.view(Slot("state_in", *place), o.axes, suffix="first")
+        target = b.view(Slot("state_out", *place), o.axes, mine=True, suffix="last")
+        load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
+        store.append(f"{target.name}.write(sequence.state, 0, {b.at(array.name, array.size)});")
+        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, {literal(o.init)});")
+        if not recording:
+            b.work[array.name] = array
+    return b.finish(
+        "forward_recording" if recording else "forward",
+        params=params,
+        slot=_slot(b) if recording else (),
+        states=tuple(array for _, _, array in states),
+        load=b.each_row(load, now=False),
+        reset=_where_reset(b, reset),
+        body=body,
+        again=None,
+        restart=(),
+        carried=(),
+        store=tuple(store),
+    )
+
+
+def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
+    """Cotangents of inputs, parameters and first states, from those of outputs and last states."""
+    b = PassBuilder(programs, sizes)
+    spec, program = programs.spec, programs.backward
+    inputs = _input_views(b)
+    for name, dims in spec.step.output_dims.items():
+        for cell in cells_of(dims):
+            place = (cotangent(name), cell)
+            inputs[place] = b.view(Slot("d_output", name, cell), tuple(named(dims)), mine=True, suffix=f"{identifier(place)}_tensor")
+    results: dict[Place, View] = {}
+    for o in spec.of_kind("input"):
+        for place in b.cells(o):
+            results[(cotangent(o.name), place[1])] = b.view(Slot("d_input", *place), o.axes, suffix="gradient")
+    for name, (index, _) in programs.weight_terms[1].items():
+        results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
+    body = b.body(program, inputs, results, adds=True)
+    again = b.body(programs.silent_recording, inputs, {}, adds=False) if sizes.keep == "blocks" else None
+    used = (program, programs.silent_recording) if again else (program,)
+    params = b.params(*used)
+    load, store, reset, carried = [], [], [], []
+    restart = [f"fill({b.at(a.name, a.size)}, {a.size}, {literal(o.init)});" for o, _, a in b.state_arrays()]
+    for o, place, array in b.state_arrays(cotangent("")):
+        source = b.view(Slot("d_state_out", *place), o.axes, mine=True, suffix="d_last")
+        target = b.view(Slot("d_state_in", *place), o.axes, suffix="d_first")
+        load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
+        add = b.lane is not None and b.lane not in o.axes
+        store.append(f"{target.name}.{'add' if add else 'write'}(sequence.state, 0, {b.at(array.name, array.size)});")
+        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
+        b.work[array.name] = array
+        carried.append(array.name)
+    for assign in program.assigns:
+        if assign.add:
+            name = identifier(assign.target)
+            dims = tuple(i.dim for i in assign.axes)
+            target = b.view(Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1]), dims, suffix="gradient")
+            b.work[name] = WorkArray(name, b.size(dims))
+            carried.append(name)
+            load.append(f"fill({b.at(name, b.size(dims))}, {b.size(dims)}, real(0));")
+            store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(dims))});")
+    return b.finish(
+        "backward",
+        params=params,
+        slot=_slot(b),
+        states=tuple(array for _, _, array in b.state_arrays()),
+        load=b.each_row(load, now=False),
+        reset=_where_reset(b, reset),
+        body=body,
+        again=again,
+        restart=_where_reset(b, restart),
+        carried=tuple(carried),
+        store=tuple(store),
+    )
+
+
+def _input_views(b: PassBuilder) -> dict[Place, View]:
+    return {place: b.view(Slot("input", *place), o.axes) for o in b.spec.of_kind("input") for place in b.cells(o)}
+
+
+def _slot(b: PassBuilder) -> tuple[WorkArray, ...]:
+    """What one step hands to its gradient: the states before it and the kept values."""
+    kept = [WorkArray(identifier((k.name, ())), b.size(i.dim for i in k.axes)) for k in b.programs.backstep.kept]
+    return (*(array for _, _, array in b.state_arrays()), *kept)
+
+
+def _where_reset(b: PassBuilder, lines: list[str]) -> tuple[str, ...]:
+    inside = ["if (call.resets(sequence, time)) {", *(f"    {line}" for line in lines), "}"]
+    return b.each_row(inside) if b.rows else tuple(inside)

@@ -1,0 +1,1 @@
+"""Templates: skeletons of kernels, one folder a target language."""

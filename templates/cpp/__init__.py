@@ -1,0 +1,1 @@
+"""Templates of C++ kernels for CPUs."""
