@@ -51,7 +51,9 @@ def quote_frame(frame: FrameType, lasti: int) -> str:
     if start is None or end is None or end_line != line:
         return f"    {quoted}"
     indent = len(text) - len(text.lstrip())
-    return f"    {quoted}\n    {' ' * (start - indent)}{'^' * max(1, end - start)}"
+    # positions are in bytes
+    before, under = (len(text.encode()[a:b].decode()) for a, b in ((0, start), (start, end)))
+    return f"    {quoted}\n    {' ' * (before - indent)}{'^' * max(1, under)}"
 
 
 def quote_traceback(trace: TracebackType | None, filename: str, first_line: int, name: str) -> str:

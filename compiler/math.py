@@ -108,7 +108,9 @@ def mean(x: Array, axis: Axis = -1, keepdims: bool = False) -> Array:
     """Mean over one axis or several."""
     if isinstance(x, torch.Tensor):
         return cast(Array, x.mean(_axes(axis), keepdim=keepdims))
+    x = as_array(x)
+    total = sum(x, axis, keepdims)
     count = ir.product(
         ir.number(d) if isinstance(d, int) else ir.size(d) for d in (x.dims[n] for n in _axes(axis))
     )
-    return sum(x, axis, keepdims) / Array((), {(): count})
+    return total / Array((), {(): count})

@@ -36,7 +36,7 @@ ANYTHING, CONSTANT = "?", "#"  # how the name of a metavariable starts: what it 
 
 @dataclass(frozen=True)
 class Rule:
-    """`pattern` may be replaced by `replacement` for every real value of its letters for which `holds` is not 0."""
+    """`pattern` equals `replacement` for every real value of its letters for which `holds` is not 0."""
 
     name: str
     pattern: Node
@@ -45,7 +45,8 @@ class Rule:
 
 
 def rule(name: str, pattern: Array, replacement: Array, holds: Array | None = None) -> Rule:
-    return Rule(name, pattern.cells[()], replacement.cells[()], ir.number(1) if holds is None else holds.cells[()])
+    always = ir.number(1)
+    return Rule(name, pattern.cells[()], replacement.cells[()], always if holds is None else holds.cells[()])
 
 
 def letter(name: str) -> Array:
@@ -55,8 +56,8 @@ def letter(name: str) -> Array:
 x, y = letter(ANYTHING + "x"), letter(ANYTHING + "y")
 c = letter(CONSTANT + "c")  # stands for numbers only
 
-# Each holds for every real letter, or where its last column says. A pattern is matched after its parts have
-# been rewritten, so later forms speak of expm1 and softplus; `-x` in a pattern matches every formula y, as x = -y.
+# Each holds for every real letter, or where its last column says. A pattern meets parts that were rewritten
+# before, so later forms speak of expm1 and softplus; `-x` in a pattern matches every formula y, as x = -y.
 STABLE = (
     rule("sigmoid", c / (1 + exp(-x)), c * sigmoid(x)),
     rule("sigmoid of the exponential", exp(x) / (1 + exp(x)), sigmoid(x)),
@@ -101,18 +102,28 @@ def rewrite(roots: Iterable[Node], rules: tuple[Rule, ...] = RULES) -> list[Node
     True
     """
     table = _by_function(rules)
+    roots = list(roots)
     done: dict[Node, Node] = {}
-
-    def settle(node: Node) -> Node:
-        for below in ir.walk([node]):
-            if below not in done:
-                parts = tuple(done[p] for p in ir.children(below))
-                whole = below if parts == ir.children(below) else ir.rebuild(below, parts)
-                replaced = _apply_first(table, whole)
-                done[below] = whole if replaced is None else settle(replaced)
-        return done[node]
-
-    return [settle(root) for root in roots]
+    becomes: dict[Node, Node] = {}  # one step further, not yet at its end
+    stack = roots[::-1]
+    while stack:
+        node = stack[-1]
+        needs = (becomes[node],) if node in becomes else ir.children(node)
+        waiting = [n for n in needs if n not in done]
+        if node in done:
+            stack.pop()
+        elif waiting:
+            stack.extend(waiting)
+        elif node in becomes:
+            done[node] = done[becomes[node]]
+        else:
+            parts = tuple(done[p] for p in ir.children(node))
+            better = _apply_first(table, node) if parts == ir.children(node) else ir.rebuild(node, parts)
+            if better is None or better is node:
+                done[node] = node
+            else:
+                becomes[node] = better
+    return [done[root] for root in roots]
 
 
 @cache

@@ -63,6 +63,8 @@ def _declare(kind: Kind, dims: tuple[Dim, ...], **facts: object) -> Array:
             raise SpecError(f"{dim!r} is not an axis; an axis is a name such as 'K' or a literal size such as 4")
         if isinstance(dim, str) and not dim.isidentifier():
             raise SpecError(f"{dim!r} is not an axis name; use a name such as 'K' or 'head_dim'")
+    # 0 and 0.0 are one fact
+    facts = {n: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for n, v in facts.items()}
     # Type checkers see an Array, because that is what the body of the spec gets.
     return cast(Array, Operand("?", kind, dims, **facts))  # type: ignore[arg-type]
 
@@ -234,17 +236,21 @@ def _explain(spec: Recurrence, error: Exception) -> str:
             return str(error)
         case NameError():
             names = ", ".join(o.name for o in spec.operands)
-            return f"{error.name!r} is read but never defined\ndefined here: {names}; add it to the operands, or import it"
+            name = error.name or str(error).split("'")[1]  # a local that is not assigned yet has no .name
+            return f"{name!r} is read but never defined\ndefined here: {names}; add it to the operands, or import it"
         case _:
             return f"{type(error).__name__}: {error}\nthe body of a spec uses operators and the functions of rekern.math only"
 
 
 def _collect(spec: Recurrence, returned: object) -> Step:
+    names = [o.name for o in spec.states]
     if not isinstance(returned, tuple) or len(returned) != 2:
-        raise SpecError(f"a step returns (new states, output); got {_describe(returned)}")
+        new = names[0] if len(names) == 1 else f"({', '.join(names)})"
+        raise SpecError(
+            f"a step returns (new states, output); got {_describe(returned)}\nend the body with: return {new}, output"
+        )
     new, output = returned
     states = new if isinstance(new, tuple) else (new,)
-    names = [o.name for o in spec.states]
     if len(states) != len(names):
         raise SpecError(f"{len(states)} new states are returned for the {len(names)} declared: {', '.join(names)}\nreturn them in that order")
     formulas = {}

@@ -251,6 +251,8 @@ def permute(array: Array, order: tuple[int, ...]) -> Array:
 
 def take(array: Array, key: tuple[Key, ...]) -> Array:
     """NumPy's basic indexing with numbers (literal axes only), ':', None and '...'."""
+    if sum(k is Ellipsis for k in key) > 1:
+        raise SpecError("an index has at most one '...'; write ':' for the other axes")
     used = sum(k is not None and k is not Ellipsis for k in key)
     if used > array.ndim:
         raise SpecError(f"{used} indices for an array of shape {show(array.dims)}")
@@ -279,7 +281,7 @@ def _step(key: Key, dim: Dim | None) -> tuple[Dim | None, int | None]:
         if key != slice(None):
             raise SpecError("a part of an axis cannot be sliced out; index single cells, or take the whole axis with ':'")
         return dim, None
-    if not isinstance(key, int):
+    if isinstance(key, bool) or not isinstance(key, int):
         raise SpecError(f"cannot index with {key!r}; use numbers, ':', None and '...'")
     if isinstance(dim, str):
         raise SpecError(f"axis {dim!r} is named, so it has no cell {key}; only axes with a literal size are indexed")
@@ -322,6 +324,8 @@ def reduce(array: Array, operation: ir.Reduction, axes: Sequence[int], keepdims:
     for axis in axes:
         if not -array.ndim <= axis < array.ndim:
             raise SpecError(f"axis {axis} is outside an array of shape {show(array.dims)}")
+        if axis % array.ndim in chosen:
+            raise SpecError(f"axis {axis} of an array of shape {show(array.dims)} is given twice; give each once")
         chosen.add(axis % array.ndim)
     old = _axis_indices(array.dims)
     kept = tuple(d for n, d in enumerate(array.dims) if n not in chosen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rekern import ir
@@ -24,6 +24,7 @@ from rekern.analysis.linear import (
     expand,
     factors_of,
     reads_any,
+    replace_everywhere,
     sum_of_products,
     summed,
 )
@@ -86,26 +87,27 @@ class Finder:
         """
         old = ir.read(self.state, self.cell, self.axes)
         new = rewrite([self.spec.step.states[self.state][self.cell]])[0]
-        with contextlib.suppress(TooLong):
+        with contextlib.suppress(TooLong, Unstructured):
             whole = self._tick(new, old, FEW_TERMS)
             if len(whole.low_rank) < 2:
                 return Transition(self.state, self.cell, self.axes, (whole,))
-        return Transition(self.state, self.cell, self.axes, self._micro_steps(old, new))
+        return Transition(self.state, self.cell, self.axes, tuple(self._micro_steps(old, new)))
 
     # -- micro-steps: one low-rank term at a time, through the values of the state in between
 
-    def _micro_steps(self, old: Read, new: Node) -> tuple[Tick, ...]:
+    def _micro_steps(self, old: Read, new: Node) -> Iterator[Tick]:
         points: list[Node] = [old, *self._points_between(new), new]
-        mixes = [bool(self._from_to(a, b).low_rank) for a, b in itertools.pairwise(points)]
-        ticks = []
-        start, seen = 0, False
-        for n, mixing in enumerate(mixes):
-            if mixing and seen:
-                ticks.append(self._from_to(points[start], points[n]))
-                start, seen = n, False
-            seen = seen or mixing
-        ticks.append(self._from_to(points[start], new))
-        return tuple(ticks)
+        pairs = [self._from_to(a, b) for a, b in itertools.pairwise(points)]
+        start = 0
+        while start < len(pairs):
+            tick, mixes, end = pairs[start], bool(pairs[start].low_rank), start + 1
+            with contextlib.suppress(Unstructured):
+                while end < len(pairs) and not (mixes and pairs[end].low_rank):
+                    tick = self._from_to(points[start], points[end + 1])
+                    mixes = mixes or bool(pairs[end].low_rank)
+                    end += 1
+            yield tick
+            start = end
 
     def _from_to(self, first: Node, last: Node) -> Tick:
         if isinstance(first, Read):
@@ -118,10 +120,11 @@ class Finder:
         marker = ir.read(BETWEEN, NOWHERE, self.axes)
         found = []
         for node in ir.walk([new]):
-            candidate = node is not new and isinstance(node, Apply) and node.free == frozenset(self.axes)
-            if candidate and reads_any(node, {self.state}):
-                if not reads_any(replace_everywhere(new, node, marker), {self.state}):
-                    found.append(node)
+            if node is new or not isinstance(node, Apply) or node.free != frozenset(self.axes):
+                continue
+            through = reads_any(node, {self.state}) and replace_everywhere(new, node, marker)
+            if through and not reads_any(through, {self.state}):
+                found.append(node)
         return sorted(found, key=lambda node: sum(1 for _ in ir.walk([node])))
 
     # -- one tick
@@ -149,7 +152,7 @@ class Finder:
         term = _inner_sums(term)
         across = [n for n, (here, own) in enumerate(zip(term.read.indices, self.axes)) if here != own]
         if any(term.read.indices[n] not in term.bound for n in across):
-            raise Unstructured(f"{self.state} is read at another place than it is written: {_plain(term.read)}")
+            raise Unstructured(f"{self.state} is read at a place of another number, {_plain(term.read)}")
         if not across:
             return term.factors
         if len(across) > 1:
@@ -165,15 +168,14 @@ class Finder:
     def _low_rank(self, mixed: _Mixed, decays: list[Node]) -> LowRank:
         after = _without(mixed, decays, self.axes[mixed.axis]) if decays else None
         found = after if after is not None else mixed
-        other = frozenset(self.axes) - {self.axes[mixed.axis]}
         for factor in (*found.writes, *found.reads):
-            if other & factor.free:
-                raise Unstructured(
-                    f"the low-rank term differs along {listing(i.dim for i in sorted(other & factor.free))}: {short(factor)}"
-                )
+            along = [i.dim for i in self.axes if i in factor.free and i != self.axes[mixed.axis]]
+            if along:
+                raise Unstructured(f"the low-rank term differs along {listing(along)}: {short(factor)}")
         weight = ir.product(f for f in found.writes if not self._positions(f))
         write = ir.product(f for f in found.writes if self._positions(f))
-        return LowRank(found.axis, weight, write, ir.product(found.reads), "after" if after else "before")
+        over, reads = self.axes[found.axis].dim, ir.product(found.reads)
+        return LowRank(found.axis, over, weight, write, reads, "after" if after else "before")
 
     def _decay(self, factors: Iterable[Node]) -> tuple[Decay, ...]:
         """Factors that run over the same axes, as one."""
@@ -216,7 +218,7 @@ class Finder:
     def _over(self, axes: tuple[int, ...]) -> str:
         if not axes:
             return "scalar"
-        return "elementwise" if len(axes) == len(self.axes) else listing(str(self.axes[n]).upper() for n in axes)
+        return "elementwise" if len(axes) == len(self.axes) else listing(self.axes[n].dim for n in axes)
 
     def _writes(self, linear: Linear) -> tuple[Write, ...]:
         if ir.is_number(linear.rest, 0):
@@ -233,9 +235,11 @@ class Finder:
                     return [Write(term, None)]
                 rest = ir.product(factors[:n] + factors[n + 1 :])
                 return [w for part in parts for w in self._write(ir.mul(rest, part))]
-        at = [self._positions(f) for f in factors]
-        vectors = tuple(ir.product(f for f, a in zip(factors, at) if a == (n,)) for n in range(len(self.axes)))
-        return [Write(ir.product(f for f, a in zip(factors, at) if a == ()), vectors)]
+        at: dict[tuple[int, ...], list[Node]] = {}
+        for factor in factors:
+            at.setdefault(self._positions(factor), []).append(factor)
+        vectors = tuple(ir.product(at.get((n,), [])) for n in range(len(self.axes)))
+        return [Write(ir.product(at.get((), [])), vectors)]
 
 
 @dataclass(frozen=True)
@@ -311,18 +315,3 @@ def _plain(node: Node) -> str:
         rank = sum(other.dim == index.dim for other in names)
         names[index] = index if index.number < BOUND_FROM else Index(index.dim, rank)
     return short(ir.rename(node, names))
-
-
-def replace_everywhere(root: Node, part: Node, marker: Read) -> Node:
-    """`root` with `part`, under every name of its free indices, replaced by a read of `marker` there."""
-    axes = marker.indices
-    here: dict[str, set[Index]] = {}
-    for node in ir.walk([root]):
-        for index in node.free:
-            here.setdefault(index.dim, set()).add(index)
-    mapping: dict[Node, Node] = {}
-    for names in itertools.product(*(sorted(here.get(a.dim, {a})) for a in axes)):
-        if len(set(names)) == len(names):
-            renamed = ir.rename(part, dict(zip(axes, names)))
-            mapping[renamed] = ir.read(marker.operand, marker.component, names)
-    return ir.replace([root], mapping)[0]

@@ -18,6 +18,7 @@ INF = math.inf
 DEEPEST = 3  # nested maxima that one difference is compared with
 Form = dict[Node, float]  # a sum of multiples of formulas; the key number(1) holds the constant
 ONE = ir.number(1)
+LARGEST_EXPONENT = 88.0  # of a finite exponential in float32
 
 
 class Interval(NamedTuple):
@@ -27,7 +28,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{'(' if self.low == -INF else '['}{self.low:g}, {self.high:g}{')' if self.high == INF else ']'}"
+        left, right = "(" if self.low == -INF else "[", ")" if self.high == INF else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
 ANY = Interval(-INF, INF)
@@ -42,6 +44,19 @@ def bounds(node: Node, spec: Recurrence | None = None) -> Interval:
     (-inf, 0] [0, 1]
     """
     return Ranges(spec)(node)
+
+
+def overflow_risks(spec: Recurrence) -> tuple[Node, ...]:
+    """The exponentials of a step whose argument may exceed what float32 holds, as far as the facts tell.
+
+    >>> from rekern.zoo import gla, mlstm
+    >>> [len(overflow_risks(s)) for s in (gla, mlstm)]     # mlstm: exp(-m), for a very negative m
+    [0, 1]
+    """
+    ranges = Ranges(spec)
+    nodes = ir.walk(spec.step.roots())
+    exponentials = [n for n in nodes if isinstance(n, Apply) and n.function in ("exp", "expm1")]
+    return tuple(n for n in exponentials if ranges(n.arguments[0]).high > LARGEST_EXPONENT)
 
 
 class Ranges:
@@ -78,24 +93,30 @@ class Ranges:
                 return self._quotient(*node.arguments)
             case Apply(function="where"):
                 condition, a, b = node.arguments
-                if 0 < self(condition).low or self(condition).high < 0:
+                if self(condition).low > 0 or self(condition).high < 0:
                     return self(a)
                 return Interval(min(self(a).low, self(b).low), max(self(a).high, self(b).high))
             case Apply():
                 return FUNCTION_RANGES.get(node.function, _unknown)(*map(self, node.arguments))
 
     def _sum(self, node: Reduce) -> Interval:
-        parts = ir.factors(node.body)
-        if len(parts) == 2 and all(self._is_unit(p, node) for p in parts):
-            return Interval(1, 1) if parts[0] is parts[1] else Interval(-1, 1)
-        if isinstance(node.body, Apply) and node.body.function == "square" and self._is_unit(node.body.arguments[0], node):
-            return Interval(1, 1)
+        match node.body:
+            case Apply(function="square", arguments=(a,)):
+                a, b = a, a
+            case Apply(function="mul", arguments=(a, b)):
+                pass
+            case _:
+                a = b = node.body
+        if a is not node.body and self._is_unit(a, node) and self._is_unit(b, node):
+            return Interval(1, 1) if a is b else Interval(-1, 1)
         return _times(self(node.body), Interval(1, INF))
 
     def _is_unit(self, node: Node, over: Reduce) -> bool:
         """Whether `node` is a vector of norm 1 along the axis that is summed."""
-        known = self.operands.get(node.operand) if isinstance(node, Read) else None
-        return known is not None and known.unit_norm and isinstance(node, Read) and node.indices[-1:] == (over.index,)
+        if not isinstance(node, Read) or node.indices[-1:] != (over.index,):
+            return False
+        known = self.operands.get(node.operand)
+        return known is not None and known.unit_norm
 
     def _quotient(self, a: Node, b: Node) -> Interval:
         if isinstance(a, Reduce) and a.operation == "sum" and b is ir.size(a.index.dim):
@@ -153,7 +174,7 @@ def _collect(node: Node, times: float, form: Form) -> None:
             _collect(b, -times, form)
         case Apply(function="neg", arguments=(a,)):
             _collect(a, -times, form)
-        case Apply(function="mul", arguments=(Number(value=n), a)) | Apply(function="mul", arguments=(a, Number(value=n))):
+        case Apply(function="mul", arguments=(Number(value=n), a) | (a, Number(value=n))):
             _collect(a, times * n, form)
         case Apply(function="div", arguments=(a, Number(value=n))) if n != 0:
             _collect(a, times / n, form)
@@ -162,10 +183,10 @@ def _collect(node: Node, times: float, form: Form) -> None:
 
 
 def lower_sides(node: Node, form: Form) -> list[Node]:
-    """Formulas that are never above `node`; a maximum over an axis is met with the indices that `form` runs over."""
+    """Formulas that are never above `node`; a maximum over an axis is taken at the indices of `form`."""
     match node:
         case Apply(function="maximum" | "logaddexp"):
-            return list(node.arguments)
+            return [*node.arguments, *(side for a in node.arguments for side in lower_sides(a, form))]
         case Apply(function="softplus" | "relu"):
             return [node.arguments[0], ir.number(0)]
         case Apply(function="abs"):
@@ -180,7 +201,7 @@ def upper_sides(node: Node) -> list[Node]:
     """Formulas that are never below `node`."""
     match node:
         case Apply(function="minimum"):
-            return list(node.arguments)
+            return [*node.arguments, *(side for a in node.arguments for side in upper_sides(a))]
         case Apply(function="log_sigmoid"):
             return [node.arguments[0], ir.number(0)]
     return []

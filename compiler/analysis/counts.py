@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rekern import ir
 from rekern.analysis.polynomial import Polynomial, elements
 from rekern.functions import CHEAP
-from rekern.ir import Apply, Node, Read, Reduce
+from rekern.ir import Apply, Node, Number, Reduce
 from rekern.spec import Operand, Recurrence
 
 BYTES = {"float32": 4, "float64": 8}
@@ -52,10 +52,11 @@ class Counts:
 
     def __str__(self) -> str:
         special = ", ".join(f"{name} {count}" for name, count in self.special.items())
+        elements = f"{self.input_elements} read, {self.output_elements} written a step, in elements"
         lines = [
             f"flops            {self.flops} (in contractions {self.contraction_flops})",
             f"special          {special or 'none'}",
-            f"operands         {self.input_elements} read, {self.output_elements} written a step, in elements",
+            f"operands         {elements}",
         ]
         if self.param_elements:
             lines.append(f"parameters       {self.param_elements} elements")
@@ -76,12 +77,12 @@ def counts(spec: Recurrence) -> Counts:
     contraction, pointwise, serial = Polynomial(), Polynomial(), Polynomial()
     special: dict[str, Polynomial] = {}
     stateful = _stateful(nodes, {o.name for o in spec.states})
-    in_sums = {n.body for n in nodes if isinstance(n, Reduce) and n.operation == "sum" and _is_product(n.body)}
+    sums = [n for n in nodes if isinstance(n, Reduce) and n.operation == "sum"]
+    in_sums = {n.body for n in sums if isinstance(n.body, Apply) and n.body.function == "mul"}
     for node in nodes:
         points = elements(i.dim for i in node.free)
-        if isinstance(node, Apply) and node.function not in CHEAP or _is_division(node):
-            name = node.function if isinstance(node, Apply) else ""
-            special[name] = special.get(name, Polynomial()) + points
+        if isinstance(node, Apply) and (node.function not in CHEAP or _is_division(node)):
+            special[node.function] = special.get(node.function, Polynomial()) + points
             continue
         flops = _flops(node, points)
         if node in in_sums or (isinstance(node, Reduce) and node.body in in_sums):
@@ -111,12 +112,9 @@ def _flops(node: Node, points: Polynomial) -> Polynomial:
     return Polynomial()
 
 
-def _is_product(node: Node) -> bool:
-    return isinstance(node, Apply) and node.function == "mul"
-
-
-def _is_division(node: Node) -> bool:
-    return isinstance(node, Apply) and node.function == "div"
+def _is_division(node: Apply) -> bool:
+    """Whether `node` divides by something that is not known before the run."""
+    return node.function == "div" and not isinstance(node.arguments[1], Number)
 
 
 def _sizes(operands: Iterable[Operand]) -> Polynomial:

@@ -1,7 +1,7 @@
 """The kind of each state, given the states of earlier stages: it decides which schedules there are.
 
-In: a spec and a state. Out: `Affine`, `MaxPlus`, `Pointwise` or `Dense`. Every state of the language has one of
-these; what has no structure that a scan could use is pointwise or dense, with the reason.
+In: a spec and a state. Out: `Affine`, `MaxPlus`, `Pointwise` or `Dense`. Every state of the language has one
+of these; what has no structure that a scan could use is pointwise or dense, with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOINS: tuple[Join, ...] = ("maximum", "minimum", "logaddexp")
 
 @dataclass(frozen=True)
 class Affine:
-    """Linear in itself: each literal cell has a transition. Steps compose, so all of time can run in parallel."""
+    """Linear in itself: each literal cell has a transition. Steps compose: time can run in parallel."""
 
     transitions: tuple[Transition, ...]
 
@@ -140,12 +140,12 @@ def kind(spec: Recurrence, state: str) -> Kind:
 
 
 def independent_axes(spec: Recurrence, stage: Stage) -> tuple[str, ...]:
-    """The axes of a stage's states along which no number needs another: work can be cut there without exchange.
+    """The axes of a stage's states along which no number needs another: work is cut there without exchange.
 
     >>> from rekern.analysis.stages import stages
     >>> from rekern.zoo import gated_delta_rule, lstm
-    >>> independent_axes(gated_delta_rule, stages(gated_delta_rule)[0]), independent_axes(lstm, stages(lstm)[0])
-    (('V',), ())
+    >>> [independent_axes(spec, stages(spec)[0]) for spec in (gated_delta_rule, lstm)]
+    [('V',), ()]
     """
     own = [dict.fromkeys(spec.operand(s).axes) for s in stage.states]
     mixed = {n.index.dim for n in _mixing_sums(spec, stage)}
@@ -222,13 +222,10 @@ def _moved_reads(spec: Recurrence, stage: Stage) -> list[Read]:
 
 
 def _mixing_sums(spec: Recurrence, stage: Stage) -> list[Reduce]:
-    """Sums and maxima over an axis along which a state of the stage is read."""
-    return [n for n in ir.walk(_roots(spec, stage)) if isinstance(n, Reduce) and _mixes(n, stage)]
-
-
-def _mixes(node: Reduce, stage: Stage) -> bool:
-    below = ir.walk([node.body])
-    return any(isinstance(n, Read) and n.operand in stage.states and node.index in n.indices for n in below)
+    """Sums and maxima over an axis of the stage's states, of something that depends on them."""
+    axes = {a for s in stage.states for a in spec.operand(s).axes}
+    sums = [n for n in ir.walk(_roots(spec, stage)) if isinstance(n, Reduce) and n.index.dim in axes]
+    return [n for n in sums if reads_any(n.body, stage.states)]
 
 
 def _coupled(spec: Recurrence, stage: Stage, why: Reason) -> Pointwise | Dense:
@@ -240,7 +237,7 @@ def _coupled(spec: Recurrence, stage: Stage, why: Reason) -> Pointwise | Dense:
     seen = {p.node for p in products}
     exchanges = tuple(n for n in sums if n not in seen)
     depth = max(_depths(spec, stage).values(), default=0)
-    return Dense(_mixture(spec, stage, products, exchanges, depth, why), products, exchanges, depth)
+    return Dense(_mixture(stage, products, exchanges, depth, why), products, exchanges, depth)
 
 
 def _nonlinearity(spec: Recurrence, stage: Stage, why: Reason) -> str:
@@ -252,8 +249,8 @@ def _nonlinearity(spec: Recurrence, stage: Stage, why: Reason) -> str:
             expand(root, stage.states)
     except NotLinear as error:
         return str(error)
-    count = len(stage.states)
-    return f"{listing(stage.states)} are linear in each other, so a scan would carry {count} x {count} transitions"
+    block = " x ".join([str(len(stage.states))] * 2)
+    return f"{listing(stage.states)} are linear in each other, so a scan would carry {block} transitions"
 
 
 def _product(spec: Recurrence, stage: Stage, node: Reduce) -> Product | None:
@@ -263,32 +260,36 @@ def _product(spec: Recurrence, stage: Stage, node: Reduce) -> Product | None:
     fixed = {o.name for o in spec.of_kind("param", "input")}
     parts = ir.factors(node.body)
     for n, part in enumerate(parts):
-        if isinstance(part, Read) and part.operand in fixed and node.index in part.free and len(part.free) > 1:
+        if isinstance(part, Read) and part.operand in fixed and part.free > {node.index}:
             return Product(node, part, ir.product(parts[:n] + parts[n + 1 :]))
     return None
 
 
 def _depths(spec: Recurrence, stage: Stage) -> dict[Node, int]:
-    """For each node, the sums along a state axis that have to be done one after another before it is known."""
+    """For each node, the sums along a state axis that must be done one after another before it is known."""
+    sums = set[Node](_mixing_sums(spec, stage))
     depths: dict[Node, int] = {}
     for node in ir.walk(_roots(spec, stage)):
-        here = isinstance(node, Reduce) and _mixes(node, stage)
+        here = node in sums
         depths[node] = max((depths[c] for c in ir.children(node)), default=0) + here
     return depths
 
 
 def _mixture(
-    spec: Recurrence, stage: Stage, products: tuple[Product, ...], exchanges: tuple[Reduce, ...], depth: int, why: Reason
+    stage: Stage, products: tuple[Product, ...], others: tuple[Reduce, ...], depth: int, why: Reason
 ) -> str:
     """Why a stage is dense, in words."""
     if not products:
-        linear = len(stage.states) == 1 and not exchanges
-        axes = listing(dict.fromkeys(n.index.dim for n in exchanges)) if exchanges else ""
-        return why.text if linear or not axes else f"{listing(stage.states)} mixed along {axes}; {why.text}"
+        axes = list(dict.fromkeys(n.index.dim for n in others))
+        return f"{listing(stage.states)} mixed along {listing(axes)}; {why}" if axes else why.text
     matrices = listing(dict.fromkeys(p.matrix.operand for p in products))
-    read = dict.fromkeys(s for s in stage.states for p in products if reads_any(p.vector, {s}))
-    text = f"{matrices} mixes {listing(read)} along {listing(dict.fromkeys(p.node.index.dim for p in products))}"
-    text += f", {len(products)} product{'s' * (len(products) > 1)}"
-    if exchanges:
-        text += f", {len(exchanges)} more sums over units"
-    return text + f", {depth} deep"
+    read = listing(dict.fromkeys(s for s in stage.states for p in products if reads_any(p.vector, {s})))
+    axes = list(dict.fromkeys(p.node.index.dim for p in products))
+    parts = [f"{matrices} mixes {read} along {listing(axes)}", _plural(len(products), "product")]
+    if others:
+        parts.append(_plural(len(others), "more sum") + " over units")
+    return ", ".join([*parts, f"{depth} deep"])
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

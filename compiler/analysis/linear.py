@@ -1,7 +1,7 @@
 """A formula as a linear function of some reads, with everything else as coefficients.
 
-In: a formula and the operands that count as variables. Out: `Linear`, a sum of `coefficient * read` under sums,
-plus a rest that reads no variable; or `NotLinear`, with the place that is not.
+In: a formula and the operands that count as variables. Out: `Linear`, a sum of `coefficient * read` under
+sums, plus a rest that reads no variable; or `NotLinear`, with the place that is not.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def expand(root: Node, names: Collection[str], most_terms: int = MOST_TERMS) -> 
     """`root` as a linear function of the reads of `names`.
 
     Raises:
-        NotLinear: a variable stands where a product, a quotient or another function makes it more than linear.
+        NotLinear: a product, a quotient or another function makes the formula more than linear in a variable.
         TooLong: there are more than `most_terms` terms.
 
     >>> k, v = ir.canonical_axes("KV")
@@ -132,18 +132,13 @@ class _Expansion:
         others = list(b.terms)
         terms = []
         for term in a.terms:
-            twin = next((t for t in others if t.read is term.read and t.bound == term.bound == ()), None)
+            twin = next((t for t in others if t.read is term.read and t.bound == term.bound), None)
             if twin is not None:
                 others.remove(twin)
-            second = ir.product(twin.factors) if twin is not None else ZERO
-            terms.append(self._choice(condition, term, ir.product(term.factors), second))
-        terms += [self._choice(condition, t, ZERO, ir.product(t.factors)) for t in others]
+            terms.append(_choice(condition, term, twin))
+        terms += [_choice(condition, t, None, turned=True) for t in others]
         rest = a.rest if a.rest is b.rest else ir.apply("where", condition, a.rest, b.rest)
         return Linear(tuple(terms), rest)
-
-    def _choice(self, condition: Node, term: Term, first: Node, second: Node) -> Term:
-        factor = first if first is second else ir.apply("where", condition, first, second)
-        return Term((factor,), term.bound, term.read)
 
     def _summed(self, index: Index, linear: Linear) -> Linear:
         terms = []
@@ -154,9 +149,28 @@ class _Expansion:
             fresh = {index: Index(index.dim, next(self.numbers))}
             renamed = ir.rename(term.read, fresh)
             assert isinstance(renamed, Read)
-            terms.append(Term(tuple(ir.rename(f, fresh) for f in term.factors), (*term.bound, fresh[index]), renamed))
+            factors = tuple(ir.rename(f, fresh) for f in term.factors)
+            terms.append(Term(factors, (*term.bound, fresh[index]), renamed))
         rest = linear.rest if ir.is_number(linear.rest, 0) else ir.reduce("sum", index, linear.rest)
         return Linear(tuple(terms), rest)
+
+
+def _choice(condition: Node, first: Term, second: Term | None, turned: bool = False) -> Term:
+    """`first` where the condition holds (`turned`: where not), else `second`; factors of both stay outside."""
+    mine, shared = list(first.factors), list[Node]()
+    other = list(second.factors) if second is not None else [ZERO]
+    for factor in first.factors:
+        if factor in other and not isinstance(factor, Number):
+            shared.append(factor)
+            mine.remove(factor)
+            other.remove(factor)
+    if first.bound:  # a mixture has to stay a product of its two vectors
+        shared += [f for f in mine if second is None]
+        mine = mine if second is not None else []
+    a, b = ir.product(mine), ir.product(other)
+    sides = (b, a) if turned else (a, b)
+    chosen = [] if a is b else [ir.apply("where", condition, *sides)]
+    return Term((*shared, *(chosen or mine)), first.bound, first.read)
 
 
 def _plus(a: Linear, b: Linear) -> Linear:
@@ -189,6 +203,21 @@ def factors_of(node: Node) -> Iterator[Node]:
             yield part
 
 
+def replace_everywhere(root: Node, part: Node, marker: Read) -> Node:
+    """`root` with `part`, under every name of its free indices, replaced by a read of `marker` there."""
+    axes = marker.indices
+    here: dict[str, set[Index]] = {}
+    for node in ir.walk([root]):
+        for index in node.free:
+            here.setdefault(index.dim, set()).add(index)
+    mapping: dict[Node, Node] = {}
+    for names in itertools.product(*(sorted(here.get(a.dim, {a})) for a in axes)):
+        if len(set(names)) == len(names):
+            renamed = ir.rename(part, dict(zip(axes, names)))
+            mapping[renamed] = ir.read(marker.operand, marker.component, names)
+    return ir.replace([root], mapping)[0]
+
+
 def sum_of_products(products: list[tuple[Node, ...]]) -> Node:
     """The sum of products of factors, with what all of them share in front: `a*b - c*b` is `b * (a - c)`.
 
@@ -200,7 +229,8 @@ def sum_of_products(products: list[tuple[Node, ...]]) -> Node:
     """
     counted: list[tuple[float, list[Node]]] = []
     for product in products:
-        count, letters = 1.0, []
+        count = 1.0
+        letters: list[Node] = []
         for factor in product:
             if isinstance(factor, Number):
                 count *= factor.value
@@ -215,7 +245,7 @@ def sum_of_products(products: list[tuple[Node, ...]]) -> Node:
     counted = [(count, letters) for count, letters in counted if count != 0]
     if not counted:
         return ZERO
-    shared = []
+    shared: list[Node] = []
     for factor in list(counted[0][1]):
         if all(factor in letters for _, letters in counted):
             shared.append(factor)

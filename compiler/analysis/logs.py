@@ -28,7 +28,7 @@ class Reason:
 
 
 def log_decay(node: Node, spec: Recurrence | None = None, ranges: Ranges | None = None) -> Node | Reason:
-    """The logarithm of `node`, if it is positive and its logarithm cannot become infinite for finite operands.
+    """The logarithm of `node`, if it is positive and its logarithm stays finite for finite operands.
 
     >>> g, f = ir.read("g"), ir.read("f")
     >>> short(log_decay(ir.mul(ir.apply("exp", g), ir.apply("sigmoid", f))))
@@ -75,7 +75,7 @@ def _by_parts(node: Apply, ranges: Ranges) -> Node | Reason:
     """From the logarithms of the arguments: of a product their sum, of a sum of positives their logaddexp."""
     *condition, a, b = node.arguments if node.function != "abs" else (*node.arguments, ir.number(1))
     if node.function == "where" and (ir.is_number(a, 0) or ir.is_number(b, 0)):
-        return Reason(f"it is 0 where a condition says so: {short(node)}; a restart is written reset=..., outside the step")
+        return Reason(f"it is 0 where a condition holds: {short(node)}; to restart, pass reset= to the kernel")
     logs = (_log(a, ranges), _log(b, ranges))
     for found in logs:
         if isinstance(found, Reason):
@@ -105,9 +105,9 @@ def _outside(node: Node, ranges: Ranges) -> Reason:
         kind = ranges.operands[node.operand].kind if node.operand in ranges.operands else "input"
         if kind in ("state", "scalar"):
             return Reason(f"may be negative: {kind} '{node.operand}' can have any sign")
+    if low < 0 and isinstance(node, Read):
+        fact = "no at_least fact" if low == -math.inf else f"at_least={low:g}"
+        return Reason(f"may be negative: '{node.operand}' has {fact}")
     if low < 0:
-        fact = f"'{node.operand}' has no at_least fact" if isinstance(node, Read) else f"{short(node)} is in {ranges(node)}"
-        if isinstance(node, Read) and low > -math.inf:
-            fact = f"'{node.operand}' has at_least={low:g}"
-        return Reason(f"may be negative: {fact}")
+        return Reason(f"may be negative: {short(node)} is in {ranges(node)}")
     return Reason(f"may be 0, where its logarithm is not finite: {short(node)} is in {ranges(node)}")

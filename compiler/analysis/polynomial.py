@@ -1,7 +1,7 @@
 """Polynomials in the lengths of axes, for counts that hold for every size.
 
-In: whole numbers and axis names. Out: a value that adds, multiplies, prints and evaluates; `to_sympy` gives the
-same expression to whoever wants to solve for the sizes.
+In: whole numbers and axis names. Out: a value that adds, multiplies, prints and evaluates; `to_sympy` gives
+the same expression to whoever wants to solve for the sizes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Polynomial:
         return " + ".join(_text(m, n) for m, n in self.terms) or "0"
 
     def to_sympy(self, symbols: Mapping[str, sympy.Expr] | None = None) -> sympy.Expr:
-        """The same as a sympy expression; axes without a symbol get a positive integer of their name.
+        """The same as a sympy expression; axes without a symbol get a plain one of their name.
 
         >>> (3 * axis("K")).to_sympy()
         3*K
@@ -65,7 +65,7 @@ class Polynomial:
         known = symbols or {}
 
         def symbol(name: str) -> sympy.Expr:
-            return known.get(name, sympy.Symbol(name, integer=True, positive=True))
+            return known.get(name, sympy.Symbol(name))
 
         return sympy.Add(*(n * sympy.prod([symbol(a) for a in m]) for m, n in self.terms))
 

@@ -11,8 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rekern import ir
-from rekern.analysis.affine import replace_everywhere
-from rekern.analysis.linear import Linear, NotLinear, Term, expand, factors_of, reads_any, summed
+from rekern.analysis.linear import (
+    Linear,
+    NotLinear,
+    Term,
+    expand,
+    factors_of,
+    reads_any,
+    replace_everywhere,
+    summed,
+)
 from rekern.analysis.wording import listing, short
 from rekern.ir import Index, Node, Read
 from rekern.spec import Recurrence
@@ -25,10 +33,10 @@ READ = "@"  # names of linear reads in an epilogue are @0, @1, ...
 
 @dataclass(frozen=True)
 class StateRead:
-    """`sum over summed of query * state`: one linear read of one cell of a state, `before` or `after` the update.
+    """`sum over summed of query * state`: one linear read of one cell of a state, before or after the update.
 
-    `indices` say where the state is read; those in `summed` are contracted, the others are free in the result.
-    In an epilogue the read is called `name`, with the indices `free`.
+    `indices` say where the state is read; those in `summed` are contracted, the others are free in the
+    result. In an epilogue the read is called `name`, with the indices `free`.
     """
 
     name: str
@@ -78,7 +86,7 @@ class Readout:
 
     @property
     def bonus(self) -> Node:
-        """What a linear output adds that reads no state: the bonus of the current token; 0 if there is none."""
+        """What a linear output adds that reads no state: the bonus of the current token; 0 for none."""
         linear = self._linear()
         return ir.number(0) if linear is None else linear.rest
 
@@ -105,7 +113,8 @@ class Readout:
             by_time.setdefault(self.when(state).replace("both", "before and after"), []).append(state)
         if not by_time:
             return f"{self.output}{cell} reads no state"
-        text = f"{self.output}{cell} reads {listing(f'{listing(s)} {when} the update' for when, s in by_time.items())}"
+        seen = listing(f"{listing(names)} {when} the update" for when, names in by_time.items())
+        text = f"{self.output}{cell} reads {seen}"
         if self.is_linear:
             return text + ("" if ir.is_number(self.bonus, 0) else ", plus a term of the current step")
         return text + ", through an epilogue"
@@ -120,13 +129,12 @@ def readouts(spec: Recurrence) -> tuple[Readout, ...]:
     out reads S before the update, plus a term of the current step
     out reads C, n and m after the update, through an epilogue
     """
-    return tuple(
-        _readout(spec, output, cell, node) for output, cells in spec.step.outputs.items() for cell, node in cells.items()
-    )
+    outputs = spec.step.outputs.items()
+    return tuple(_readout(spec, name, cell, node) for name, cells in outputs for cell, node in cells.items())
 
 
 def _readout(spec: Recurrence, output: str, cell: Cell, node: Node) -> Readout:
-    """One output; a new state that an output reads only in part (before its last scaling) counts as formulas."""
+    """One output. A new state that it reads in part (before the last scaling) is taken apart."""
     left_out: set[str] = set()
     while True:
         outline = _Outline(spec, left_out)
@@ -179,9 +187,10 @@ class _Outline:
         if len(linear.terms) != 1 or not ir.is_number(linear.rest, 0):
             return None
         term = linear.terms[0]
-        if not term.bound:  # the state itself, at its own place: what it is multiplied with is the epilogue's
+        if not term.bound:  # the state itself, in its place: its factors belong to the epilogue
             scale = self.scales.get((term.read.operand, term.read.component), [])
-            return term if sorted(map(id, term.factors)) == sorted(map(id, scale)) or node is term.read else None
+            alone = node is term.read or sorted(map(id, term.factors)) == sorted(map(id, scale))
+            return term if alone else None
         idle = [i for i in term.bound if not any(i in f.free for f in term.factors)]
         return None if idle and len(idle) < len(term.bound) else term
 

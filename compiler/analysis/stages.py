@@ -14,7 +14,7 @@ from rekern.spec import Recurrence
 
 @dataclass(frozen=True)
 class Stage:
-    """States that need each other, in the order declared; `needs` are the states of earlier stages they read."""
+    """States that need each other, in declared order; `needs` are the states of earlier stages they read."""
 
     states: tuple[str, ...]
     needs: tuple[str, ...]

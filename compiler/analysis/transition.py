@@ -25,8 +25,8 @@ class Decay:
     """One factor of what is kept.
 
     `axes` are positions among the axes of the state: () for a scalar, (0,) along the first axis, all of them
-    for a full elementwise decay. `log` is its logarithm, or why there is none; `shrinks` says that the logarithm
-    is known to be <= 0; `constant` that no input and no state is read, so it is the same at every step.
+    for a full elementwise decay. `log` is its logarithm, or why there is none; `shrinks` says that the
+    logarithm is known to be <= 0; `constant` that no input and no state is read, so it never changes.
     """
 
     axes: tuple[int, ...]
@@ -44,13 +44,15 @@ class Decay:
 
 @dataclass(frozen=True)
 class LowRank:
-    """`weight * write * sum over the axis of (read * Y)`: rank one along axis number `axis` of the state.
+    """`weight * write * sum over the axis of (read * Y)`: rank one along axis number `axis`, called `over`.
 
-    The weight runs over no axis; both vectors are formulas over the state's own index of that axis. Y is the state `before` the decay of its
-    tick, or `after` it; without a decay these are the same and "before" is said.
+    The weight runs over no axis; both vectors are formulas over the state's own index of that axis. Y is the
+    state `before` the decay of its tick, or `after` it; without a decay these are the same, and "before" is
+    said.
     """
 
     axis: int
+    over: str
     weight: Node
     write: Node
     read: Node
@@ -58,11 +60,12 @@ class LowRank:
 
     @property
     def side(self) -> str:
-        """"K" for the first axis of a state, "V" for the second."""
+        """"K" for the first axis of a state, "V" for the second, whatever these are called."""
         return "KV"[self.axis] if self.axis < 2 else f"axis {self.axis}"
 
     def __str__(self) -> str:
-        return f"{short(self.weight)} x {short(self.write)}, reading {short(self.read)} {self.reads} the decay, on {self.side}"
+        state = "decayed" if self.reads == "after" else "old"
+        return f"{short(self.weight)} x {short(self.write)}, reading {short(self.read)} of the {state} state"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Write:
         return " x ".join(short(n) for n in (self.weight, *(self.vectors or ())) if n is not ONE) or "1"
 
 
+def _undoes(write: Write, erase: LowRank) -> bool:
+    same = write.vectors is not None and write.vectors[erase.axis] is erase.write
+    return same and write.weight is ir.neg(erase.weight)
+
+
 @dataclass(frozen=True)
 class Tick:
     """`S = decay * S + low rank + writes`; `keeps` is False where the state itself is not carried over."""
@@ -95,15 +103,12 @@ class Tick:
     def rewrites_its_key(self) -> bool:
         """Whether what is erased and what is written stand on one vector with one weight, as in a delta rule.
 
-        Then the update is `decay * S + weight * key x (value - read . Y)`, and a chunk needs one score matrix less.
+        Then the update is `decay * S + weight * key x (value - read . Y)`: one score matrix less in a chunk.
         """
         if len(self.low_rank) != 1:
             return False
         erase = self.low_rank[0]
-        return bool(self.writes) and all(
-            w.vectors is not None and w.vectors[erase.axis] is erase.write and w.weight is ir.neg(erase.weight)
-            for w in self.writes
-        )
+        return bool(self.writes) and all(_undoes(w, erase) for w in self.writes)
 
     def formula(self, before: Node, axes: tuple[Index, ...]) -> Node:
         """The new state, of the old one as a formula over `axes`."""
@@ -118,7 +123,7 @@ class Tick:
         kept = listing(d.over for d in self.decay) + " decay" if self.decay else "no decay"
         parts = [kept if self.keeps else "keeps nothing"]
         for term in self.low_rank:
-            parts.append(f"rank 1 on {term.side}" + (f" ({term.reads} the decay)" if self.decay else ""))
+            parts.append(f"rank 1 on {term.over}" + (f" ({term.reads} the decay)" if self.decay else ""))
         return ", ".join(parts)
 
 

@@ -10,6 +10,7 @@ a weight times a vector becomes a contraction.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from rekern import ir
 from rekern.functions import CHEAP
@@ -76,7 +77,7 @@ class Lowering:
                 assert isinstance(same, Reduce)
                 (body,) = ir.replace([node.body], mapping)
                 body = ir.rename(body, {**renaming, node.index: same.index})
-                self.statements.append(self._reduction((name, ()), axes, same, body))
+                self.statements.append(_in_memory_order(self._reduction((name, ()), axes, same, body)))
         return ir.replace(roots, mapping)
 
     def _reduction(self, target: tuple[str, tuple[int, ...]], axes: tuple[Index, ...], node: Reduce, body: Node) -> Statement:
@@ -202,7 +203,7 @@ def regroup(roots: list[Node]) -> list[Node]:
 def _grouped(factors: list[Node]) -> Node:
     """The product of `factors`, equal index sets first, then the smaller sets into the larger ones."""
     groups: dict[Space, Node] = {}
-    for f in factors:
+    for f in sorted(factors, key=lambda f: f.digest):  # the same factors always make the same product
         groups[f.free] = ir.mul(groups[f.free], f) if f.free in groups else f
     order = sorted(groups, key=lambda s: (len(s), sorted(s)))
     while len(order) > 1:
@@ -232,6 +233,27 @@ def _spell(node: Read) -> str:
 def plain(name: str) -> str:
     """A name without the marks of internal arrays: `d:x` -> `d_x`."""
     return name.replace(":", "_")
+
+
+def _in_memory_order(s: Statement) -> Statement:
+    """Rename the two indices of an axis that occurs twice so that most arrays are read as they lie: a sum over
+    the first axis of `z[k, k']` then shares the nest that updates `z[k, k']`."""
+    twice = [i for i in s.space if i.number == 0 and Index(i.dim, 1) in s.space]
+    for first in twice:
+        second = Index(first.dim, 1)
+        swap = {first: second, second: first}
+        renamed = ir.rename(s.value, swap)
+        if s.matrix is None and s.reduce is not None and _in_order(renamed) > _in_order(s.value):
+            operation, bound = s.reduce
+            axes = tuple(swap.get(i, i) for i in s.axes)
+            s = replace(s, axes=axes, value=renamed, reduce=(operation, swap.get(bound, bound)))
+    return s
+
+
+def _in_order(node: Node) -> int:
+    """How many reads have their indices in the order in which they are numbered."""
+    found = [n for n in ir.walk([node]) if isinstance(n, Read) and len(n.indices) > 1]
+    return sum(list(n.indices) == sorted(n.indices, key=lambda i: (i.dim, i.number)) for n in found)
 
 
 def lower(program: Program) -> tuple[Lowering, tuple[Statement, ...]]:

@@ -80,7 +80,8 @@ class StepPrinter:
         self.program = loops.program
         self.tile = tile
         self.text = StepText()
-        self.names = Counter(identifier((name, ())) for name in [*loops.program.roles, *loops.temporaries])
+        arrays = {a.target for a in loops.program.assigns} | {(n, ()) for n in [*loops.program.roles, *loops.temporaries]}
+        self.names = {identifier(place) for place in arrays}
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:
@@ -370,9 +371,10 @@ class NestPrinter:
     # -- names
 
     def _name(self, base: str) -> str:
-        self.step.names[base] += 1
-        count = self.step.names[base]
-        return base if count == 1 else f"{base}{count}"
+        names = self.step.names
+        name = next(n for n in (base, *(f"{base}_{count}" for count in range(2, 10**6))) if n not in names)
+        names.add(name)
+        return name
 
     def _local(self, node: Node) -> str:
         if isinstance(node, Read):

@@ -237,8 +237,9 @@ class Layout:
         return list(found.values())
 
     def _big(self, node: Node) -> bool:
-        below = list(self._below(Label("", (), (), node)))
-        return any(isinstance(n, Reduce) for n in below) or sum(isinstance(n, Read) for n in below) > SMALL
+        line = Label("", (), (), node)
+        sums = any(isinstance(n, Reduce) and self.find(n) is None for n in self._below(line))
+        return sums or self._leaves(line) > SMALL
 
     # -- in which order
 

@@ -57,7 +57,8 @@ def _facts(o: Operand) -> Iterator[str]:
         if o.dtype != "float32":
             yield o.dtype
     if o.kind == "scalar":
-        yield "no default" if o.default is None else f"default {o.default}"
+        default = o.default if isinstance(o.default, str | None) else _number(o.default)
+        yield "no default" if default is None else f"default {default}"
 
 
 def _body(spec: Recurrence) -> Iterator[str]:

@@ -14,7 +14,7 @@ from rekern import ir
 from rekern.loops.order import arrange
 from rekern.loops.program import Place, Program
 from rekern.printers.cpp import Packed, StepPrinter, StepText, identifier, indent
-from rekern.schedules.programs import Programs
+from rekern.schedules.programs import Keep, Programs
 from rekern.spec import Operand
 from rekern.trace import cells_of
 
@@ -22,7 +22,7 @@ Use = Literal[
     "input", "param", "state_in", "state_out", "output",
     "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "vector",
 ]  # fmt: skip
-Keep = Literal["blocks", "steps"]
+MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,18 @@ class Slot:
 
 @dataclass(frozen=True)
 class CpuSizes:
-    """What the solver chose for a CPU.
+    """What is compiled into a kernel for a CPU.
 
     tile: numbers in a row of one task along the lane, a multiple of the vector; 0: as long as the call says.
-    rows: batch rows that share a weight in one task. block: steps between two kept states.
-    keep: whether the forward pass keeps every step's values for the gradient, or the states of blocks.
     """
 
     real: str
     vector_bytes: int
     tile: int
-    rows: int
-    block: int
-    keep: Keep
 
     @property
     def lanes(self) -> int:
+        """Numbers in a vector."""
         return self.vector_bytes // (4 if self.real == "float" else 8)
 
 
@@ -95,6 +91,8 @@ class Pass:
     name: str
     title: str
     sizes: CpuSizes
+    keep: Keep
+    most_rows: int
     axes: tuple[str, ...]
     lane: str | None
     rows: bool
@@ -169,10 +167,10 @@ class PassBuilder:
         name = f"{identifier((slot.operand, slot.cell))}_{suffix}"
         shared = mine and self.lane is not None and self.lane not in dims
         arguments = [f"call.tensors[{number}]", "head", "group", "first_columns" if shared else "true"]
-        order = self.memory_order(dims)
+        order = sorted(range(len(dims)), key=lambda n: dims[n] == self.lane)
         if order:
-            parts = ", ".join(f"{{{dims.index(d)}, dims.{d}, {'first_column' if d == self.lane else '0'}}}" for d in order)
-            arguments += [f"{{{parts}}}", self.row(order[-1])]
+            parts = (f"{{{n}, dims.{dims[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
+            arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
         view = View(name, slot, f"({', '.join(arguments)})", len(dims), self.size(dims))
         self.views.append(view)
         return view
@@ -281,6 +279,8 @@ class PassBuilder:
             name=name,
             title=f"{spec.name}, {name}",
             sizes=self.sizes,
+            keep=self.programs.keep,
+            most_rows=MOST_ROWS,
             axes=spec.axes,
             lane=self.lane,
             rows=self.rows,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
@@ -17,6 +18,7 @@ from rekern.loops.program import Assign, Place, Program, Role
 from rekern.spec import Recurrence
 from rekern.trace import Cell, Dim, named
 
+Keep = Literal["blocks", "steps"]
 NEXT = "next:"  # the new value of a state, where the old one stays
 LEFT, RIGHT = "left:", "right:"  # the two sides of a weight's gradient, kept for one matrix product
 
@@ -47,9 +49,10 @@ class Programs:
         return gradient(self.spec)
 
     @property
-    def vector_states(self) -> bool:
-        """Whether no state has more than one named axis: then keeping every step costs no more than the inputs."""
-        return all(len(o.axes) <= 1 for o in self.spec.states)
+    def keep(self) -> Keep:
+        """What the forward pass keeps for the gradient: every step's states and sums where no state has more than
+        one named axis (they are no larger than the inputs), else one state a block."""
+        return "steps" if all(len(o.axes) <= 1 for o in self.spec.states) else "blocks"
 
     @property
     def tiled(self) -> bool:

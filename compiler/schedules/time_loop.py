@@ -66,7 +66,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
     body = b.body(program, inputs, results, adds=True)
-    again = b.body(programs.silent_recording, inputs, {}, adds=False) if sizes.keep == "blocks" else None
+    again = b.body(programs.silent_recording, inputs, {}, adds=False) if programs.keep == "blocks" else None
     used = (program, programs.silent_recording) if again else (program,)
     params = b.params(*used)
     load, store, reset, carried = [], [], [], []

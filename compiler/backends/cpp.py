@@ -1,0 +1,193 @@
+"""From C++ source to a loaded library: compile once, keep by content, share between processes.
+
+In: `Source` (text and headers). Out: a `ctypes.CDLL`. A library is stored under the hash of everything that it
+depends on. It is built in a folder of its own, which gets its final name in one rename, so a reader sees all of
+it or nothing; a lock file keeps other processes from building the same one at the same time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch  # noqa: F401  # first, so that kernels bind to the OpenMP runtime that torch has loaded
+
+from rekern.errors import BuildError
+from rekern.settings import Settings
+
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+    "-fno-math-errno",  # lets sqrt be one instruction; nobody reads errno
+    "-fno-trapping-math",  # floating point exceptions stay masked; NaN and infinity keep their meaning
+    "-ffp-contract=fast",
+    "-fvisibility=hidden",
+)
+LIBRARY = "kernel.so"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file and the headers that it includes, by name."""
+
+    name: str
+    text: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A C++ compiler and what it is asked to do."""
+
+    command: str
+    version: str
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.command} ({self.version})"
+
+
+@cache
+def toolchain() -> Toolchain:
+    """The C++ compiler of this machine.
+
+    Raises:
+        BuildError: there is none.
+    """
+    wished = [Settings.read().compiler, os.environ.get("CXX"), "g++", "clang++", "c++"]
+    for candidate in filter(None, wished):
+        path = shutil.which(candidate)
+        if path is not None:
+            first = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+            native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+            return Toolchain(path, first.splitlines()[0] if first else "unknown version", (*FLAGS, native))
+    raise BuildError(
+        f"no C++ compiler found; looked for {', '.join(w for w in wished if w)}\n"
+        "install one (Debian: apt-get install g++), or name it in REKERN_CXX"
+    )
+
+
+@cache
+def processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = dict.fromkeys(line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part")))
+        return "\n".join(found)
+    except OSError:
+        return platform.processor()
+
+
+def digest(source: Source, tools: Toolchain) -> str:
+    """The name of the built library: a hash of all that it depends on."""
+    text = hashlib.blake2b(digest_size=16)
+    for part in (source.text, *source.headers.values(), tools.version, *tools.flags, processor()):
+        text.update(part.encode())
+        text.update(b"\0")
+    return text.hexdigest()
+
+
+def build(source: Source) -> Path:
+    """Compile `source` unless it is there already; return the library.
+
+    Raises:
+        BuildError: the compiler is missing or fails. The source is kept, and the message says where.
+    """
+    tools = toolchain()
+    name = digest(source, tools)
+    store = Settings.read().cache_dir / "cpp"
+    final = store / name
+    if (final / LIBRARY).exists():
+        return final / LIBRARY
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with _locked(store / f"{name}.lock"):
+            if not (final / LIBRARY).exists():
+                _compile(source, tools, store, final)
+    except OSError as error:
+        raise BuildError(f"cannot keep kernels in {store}: {error}\nset REKERN_CACHE_DIR to a folder that can be written") from error
+    return final / LIBRARY
+
+
+def _compile(source: Source, tools: Toolchain, store: Path, final: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="building-", dir=store))
+    try:
+        for header, text in source.headers.items():
+            (folder / header).write_text(text)
+        (folder / "kernel.cpp").write_text(source.text)
+        command = [tools.command, *tools.flags, "kernel.cpp", "-o", LIBRARY]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BuildError(_failure(source, tools, done.stderr, _keep_failed(folder, store, final.name)))
+        if final.exists():  # left by an interrupted clean-up: not a whole library
+            shutil.rmtree(final)
+        os.replace(folder, final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_failed(folder: Path, store: Path, name: str) -> Path:
+    kept = store / "failed" / name
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    return kept / "kernel.cpp"
+
+
+def _failure(source: Source, tools: Toolchain, output: str, kept: Path) -> str:
+    lines = output.splitlines()
+    first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+    return f"{tools.command} cannot compile {source.name}\n    {first.strip()}\nthe source is kept in {kept}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes respect; where there are none, two may build the same: harmless."""
+    with path.open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
+
+
+_loaded: dict[Path, ctypes.CDLL] = {}
+_loading = threading.Lock()
+
+
+def load(source: Source) -> ctypes.CDLL:
+    """The library of `source`, built if need be, loaded once a process."""
+    path = build(source)
+    with _loading:
+        if path not in _loaded:
+            library = ctypes.CDLL(str(path))
+            library.run.argtypes = [ctypes.c_void_p]
+            library.run.restype = ctypes.c_int
+            library.saved_size.argtypes = [ctypes.c_void_p]
+            library.saved_size.restype = ctypes.c_int64
+            _loaded[path] = library
+        return _loaded[path]
+
+
+def load_all(sources: Sequence[Source]) -> list[ctypes.CDLL]:
+    """Several libraries, built side by side."""
+    if len(sources) == 1:
+        return [load(sources[0])]
+    with ThreadPoolExecutor(max_workers=min(len(sources), os.cpu_count() or 1)) as pool:
+        return list(pool.map(load, sources))

@@ -1,0 +1,238 @@
+"""One call on a CPU: memory for results, the passes, and what is left to do in torch after them.
+
+In: a `Recurrence` and checked `Arguments`. Out: outputs, final states and saved values; or, backwards, the
+cotangents of all operands and first states.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rekern.backends.cpp import Source, load_all
+from rekern.render import headers_for, render
+from rekern.runtime.arguments import Arguments
+from rekern.runtime.launch import Layout, launch, prepare
+from rekern.schedules.choose import RunSizes, compiled_sizes, run_sizes
+from rekern.schedules.passes import CpuSizes, Pass, Slot
+from rekern.schedules.programs import Programs, decode
+from rekern.schedules.time_loop import backward_pass, forward_pass
+from rekern.spec import Operand, Recurrence, scalar_value
+from rekern.trace import Dim
+
+
+@dataclass(frozen=True)
+class Built:
+    """A pass with its source and its library."""
+
+    view: Pass
+    source: Source
+    library: ctypes.CDLL
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call asks for beside its tensors."""
+
+    scalars: Mapping[str, float]
+    reset: Tensor | None
+    reverse: bool
+
+
+class CpuExecutor:
+    """The passes of one spec on this CPU, built when they are first needed."""
+
+    def __init__(self, programs: Programs) -> None:
+        self.programs = programs
+        self.spec = programs.spec
+        self.built: dict[tuple[CpuSizes, str], Built] = {}
+        self.views: dict[tuple[CpuSizes, str], Pass] = {}
+
+    # -- passes
+
+    def view(self, sizes: CpuSizes, name: str) -> Pass:
+        """The pass `name` as its template sees it."""
+        key = (sizes, name)
+        if key not in self.views:
+            if name == "backward":
+                self.views[key] = backward_pass(self.programs, sizes)
+            else:
+                self.views[key] = forward_pass(self.programs, sizes, recording=name == "recording")
+        return self.views[key]
+
+    def source(self, sizes: CpuSizes, name: str) -> Source:
+        return Source(f"{self.spec.name} {name}", render(self.view(sizes, name)), headers_for(sizes))
+
+    def need(self, sizes: CpuSizes, names: Iterable[str]) -> list[Built]:
+        """The passes `names`, those that are missing built side by side."""
+        names = list(names)
+        missing = [n for n in names if (sizes, n) not in self.built]
+        if missing:
+            sources = [self.source(sizes, n) for n in missing]
+            for n, source, library in zip(missing, sources, load_all(sources), strict=True):
+                self.built[sizes, n] = Built(self.view(sizes, n), source, library)
+        return [self.built[sizes, n] for n in names]
+
+    @property
+    def recording_name(self) -> str:
+        """The pass that runs forward when a gradient will be asked for."""
+        return "recording" if self.programs.keep == "steps" else "forward"
+
+    def _sizes(self, arguments: Arguments) -> tuple[CpuSizes, RunSizes]:
+        sizes = compiled_sizes(self.programs, arguments.sizes, arguments.double)
+        run = run_sizes(
+            self.programs, sizes, arguments.sizes, len(arguments.sequences), arguments.heads, torch.get_num_threads()
+        )
+        return sizes, run
+
+    # -- forward
+
+    def forward(
+        self, arguments: Arguments, request: Request, record: bool, in_place: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Outputs, final states, and (`record`) what the gradient needs."""
+        sizes, run = self._sizes(arguments)
+        (built,) = self.need(sizes, ["forward"] if not record else [self.recording_name])
+        if record:
+            self.need(sizes, [self.recording_name, "backward"])
+        step, spec = self.spec.step, self.spec
+        out_dtype = arguments.tensors[spec.of_kind("input")[0].name].dtype
+        outputs = {
+            name: torch.empty(self._shape(arguments, ("B", "T", "H"), dims), dtype=out_dtype)
+            for name, dims in step.output_dims.items()
+        }
+        first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in spec.states}
+        last = {
+            o.name: first[o.name] if in_place else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
+            for o in spec.states
+        }
+
+        def layout(slot: Slot) -> Layout | None:
+            match slot.use:
+                case "output":
+                    return Layout(outputs[slot.operand], ("B", "T", "H"), step.output_dims[slot.operand], slot.cell)
+                case "state_in":
+                    return Layout(first[slot.operand], ("N", "H"), spec.operand(slot.operand).dims, slot.cell)
+                case "state_out":
+                    return Layout(last[slot.operand], ("N", "H"), spec.operand(slot.operand).dims, slot.cell)
+                case _:
+                    return self._operand(arguments, slot)
+
+        scalars = self._scalars(arguments, request)
+        call, alive = prepare(built.view, arguments, run, run.tiles, layout, scalars, request.reset, request.reverse, None)
+        saved = torch.empty(0, dtype=arguments.real)
+        if record:
+            saved = torch.empty(built.library.saved_size(ctypes.addressof(call)), dtype=arguments.real)
+            call.saved = saved.data_ptr()
+        launch(built.library, call)
+        del alive
+        return outputs, last, saved
+
+    def _initial(self, arguments: Arguments, o: Operand) -> Tensor:
+        return torch.full(self._shape(arguments, ("N", "H"), o.dims), o.init, dtype=arguments.real)
+
+    def _operand(self, arguments: Arguments, slot: Slot) -> Layout:
+        o = self.spec.operand(slot.operand)
+        return Layout(arguments.tensors[o.name], ("B", "T", "H") if o.kind == "input" else ("H",), o.dims, slot.cell)
+
+    def _scalars(self, arguments: Arguments, request: Request) -> list[float]:
+        return [
+            request.scalars[o.name] if o.name in request.scalars else scalar_value(self.spec, o, arguments.sizes)
+            for o in self.spec.of_kind("scalar")
+        ]
+
+    def _shape(self, arguments: Arguments, lead: tuple[str, ...], dims: tuple[Dim, ...]) -> list[int]:
+        lengths = {"B": arguments.batch, "T": arguments.time, "H": arguments.heads, "N": len(arguments.sequences)}
+        return [*(lengths[a] for a in lead), *(d if isinstance(d, int) else arguments.sizes[d] for d in dims)]
+
+    # -- backward
+
+    def backward(
+        self,
+        arguments: Arguments,
+        request: Request,
+        d_outputs: Mapping[str, Tensor | None],
+        d_last: Mapping[str, Tensor | None],
+        saved: Tensor,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cotangents of the inputs and parameters, and of the first states."""
+        sizes, run = self._sizes(arguments)
+        (built,) = self.need(sizes, ["backward"])
+        spec, step = self.spec, self.spec.step
+        real, lane = arguments.real, self.programs.lane
+        parts = run.groups
+
+        def memory(lead: tuple[str, ...], dims: tuple[Dim, ...], add: bool) -> Tensor:
+            """Results: tasks that share a row of columns add into zeroed copies, one for each column group."""
+            shape = self._shape(arguments, lead, dims)
+            return torch.zeros([parts, *shape], dtype=real) if add else torch.empty([1, *shape], dtype=real)
+
+        d_inputs = {o.name: memory(("B", "T", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.of_kind("input")}
+        d_first = {o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states}
+        units = -(-len(arguments.sequences) // run.rows)
+        d_params = {
+            o.name: torch.zeros([parts, units, *self._shape(arguments, ("H",), o.dims)], dtype=real) for o in spec.of_kind("param")
+        }
+        terms, wanted = self.programs.weight_terms
+        vectors = {name: memory(("B", "T", "H"), (index.dim,), False) for name, (index, _) in wanted.items()}
+
+        def layout(slot: Slot) -> Layout | None:
+            name = slot.operand
+            lead: tuple[str, ...]
+            match slot.use:
+                case "d_output":
+                    given = d_outputs[name]
+                    return None if given is None else Layout(given, ("B", "T", "H"), step.output_dims[name], slot.cell)
+                case "d_state_out":
+                    given = d_last[name]
+                    return None if given is None else Layout(given, ("N", "H"), spec.operand(name).dims, slot.cell)
+                case "d_state_in":
+                    return Layout(d_first[name], ("P", "N", "H"), spec.operand(name).dims, slot.cell)
+                case "d_input":
+                    return Layout(d_inputs[name], ("P", "B", "T", "H"), spec.operand(name).dims, slot.cell)
+                case "d_param":
+                    return Layout(d_params[name], ("P", "U", "H"), spec.operand(name).dims, slot.cell)
+                case "vector":
+                    return Layout(vectors[name], ("P", "B", "T", "H"), (wanted[name][0].dim,))
+                case _:
+                    return self._operand(arguments, slot)
+
+        scalars = self._scalars(arguments, request)
+        call, alive = prepare(built.view, arguments, run, run.groups, layout, scalars, request.reset, request.reverse, saved)
+        launch(built.library, call)
+        del alive
+        results = {n: t.sum(0) if len(t) > 1 else t[0] for n, t in d_inputs.items()}
+        for name, t in d_params.items():
+            total = t.sum((0, 1))
+            for term in terms:
+                if term.weight[0] == name:
+                    left, right = (self._vector(word, d_inputs, vectors) for word in (term.left, term.right))
+                    total[(slice(None), *term.weight[1])] += torch.einsum("bthi,bthj->hij", left, right)
+            results[name] = total
+        grads = {}
+        for o in spec.of_kind("input", "param"):
+            like = arguments.tensors[o.name]
+            grads[o.name] = _fold_heads(results[o.name], like, 2 if o.kind == "input" else 0).to(like.dtype)
+        return grads, {n: (t.sum(0) if len(t) > 1 else t[0]) for n, t in d_first.items()}
+
+    def _vector(self, word: str, d_inputs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> Tensor:
+        name, cell = decode(word)
+        if name in vectors:
+            return vectors[name][0]
+        tensor = d_inputs[name.removeprefix("d:")][0]
+        return tensor[(slice(None), slice(None), slice(None), *cell)]
+
+
+def _fold_heads(tensor: Tensor, like: Tensor, axis: int) -> Tensor:
+    """Heads that share one head of the operand add up."""
+    own = like.shape[axis]
+    if tensor.shape[axis] == own:
+        return tensor
+    return tensor.unflatten(axis, (own, tensor.shape[axis] // own)).sum(axis + 1)
+
+
+__all__ = ["Built", "CpuExecutor", "Recurrence", "Request"]

@@ -1,0 +1,205 @@
+"""`Kernel`: a compiled recurrence, called like a function of tensors.
+
+In: operands by name. Out: outputs and final states, differentiable by autograd.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rekern.errors import ArgumentError, BuildError
+from rekern.reference import reference
+from rekern.runtime import ops
+from rekern.runtime.arguments import check, named_operands
+from rekern.runtime.execute import CpuExecutor, Request
+from rekern.schedules.choose import compiled_sizes
+from rekern.schedules.programs import programs
+from rekern.spec import Recurrence
+
+Output = Tensor | dict[str, Tensor]
+Operand = Tensor | float | None
+
+
+class Kernel:
+    """A recurrence compiled for a target.
+
+    Nothing is built before it is needed; lengths of axes, batch and time are free, and new ones build nothing
+    new unless a register tile depends on them.
+    """
+
+    def __init__(self, spec: Recurrence) -> None:
+        self.spec = spec
+        self.executor = CpuExecutor(programs(spec))
+        self.tensor_names = tuple(o.name for o in spec.of_kind("input", "param"))
+        self.name = f"{spec.name}-{spec.meaning}"
+        self._compiler: bool | None = None
+        ops.KERNELS[self.name] = self
+
+    def __call__(
+        self,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        cu_seqlens: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+        **operands: Operand,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        """Run the recurrence over a batch of sequences.
+
+        Args:
+            operands: Input [B, T, H, *dims], Param [H, *dims], Scalar a number. The head count of an operand may
+                divide H: heads are then shared in groups. Any strides.
+            state: First states [B, H, *dims] by name ([N, H, *dims] with `cu_seqlens`); missing ones start at
+                their declared initial value.
+            cu_seqlens: [N + 1] boundaries of N sequences packed in one row (B = 1).
+            reset: [B, T] bool; True restarts from the declared initial value before that step.
+            reverse: Walk the steps from last to first.
+
+        Returns:
+            The output [B, T, H, *dims] (a dict if the spec has several), in the dtype of the first Input; and the
+            final states by name, in float32 (float64 if an operand is).
+
+        Raises:
+            ArgumentError: an operand does not fit the spec.
+            BuildError: the compiler of this machine fails.
+        """
+        tensors, scalars, states = self._sorted(operands, state)
+        if not self._has_compiler():
+            check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
+            dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+            given = {**self.by_name(tensors), **scalars}
+            return reference(self.spec, given, states, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, dtype=dtype)
+        record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
+        results = ops.forward(
+            self.name,
+            tensors,
+            ",".join(states),
+            list(states.values()),
+            ",".join(scalars),
+            list(scalars.values()),
+            cu_seqlens,
+            reset,
+            reverse,
+            record,
+        )
+        names = list(self.spec.step.output_dims)
+        outputs = dict(zip(names, results, strict=False))
+        final = dict(zip((o.name for o in self.spec.states), results[len(names) :], strict=False))
+        return (outputs["out"] if self.spec.step.single_output else outputs), final
+
+    def step(
+        self,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        reset: Tensor | None = None,
+        in_place: bool = False,
+        **operands: Operand,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        """One step: Input [B, H, *dims] and output [B, H, *dims], without a time axis; reset [B] bool.
+
+        `in_place` updates the tensors of `state` and returns them (all states, float32 or float64 as the kernel
+        keeps them, no gradient); otherwise they are left as they are and the step is differentiable.
+        """
+        inputs = {o.name for o in self.spec.of_kind("input")}
+        for name, value in operands.items():
+            if name in inputs and isinstance(value, Tensor):
+                expected = 2 + len(self.spec.operand(name).dims)
+                if value.ndim != expected:
+                    dims = ", ".join(map(str, ("B", "H", *self.spec.operand(name).dims)))
+                    raise ArgumentError(
+                        f"{self.spec.name}: operand {name!r} of a step has shape {list(value.shape)}, expected [{dims}]"
+                    )
+        longer = {n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()}
+        restart = reset.unsqueeze(1) if reset is not None else None
+        if in_place:
+            outputs, final = self._step_in_place(longer, state, restart)
+        else:
+            result, final = self(state=state, reset=restart, **longer)
+            outputs = {"out": result} if isinstance(result, Tensor) else result
+        outputs = {n: t.squeeze(1) for n, t in outputs.items()}
+        return (outputs["out"] if self.spec.step.single_output else outputs), final
+
+    def _step_in_place(
+        self, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None, reset: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        tensors, scalars, states = self._sorted(operands, state)
+        arguments = check(self.spec, self.by_name(tensors), states, None, reset)
+        for o in self.spec.states:
+            if o.name not in states or states[o.name].dtype != arguments.real:
+                raise ArgumentError(
+                    f"{self.spec.name}: a step in place needs every state in {arguments.real}; {o.name!r} is "
+                    f"{states[o.name].dtype if o.name in states else 'missing'}"
+                )
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values())):
+            raise ArgumentError(f"{self.spec.name}: a step in place has no gradient; use torch.no_grad(), or in_place=False")
+        outputs, final, _ = self.executor.forward(arguments, Request(scalars, reset, False), record=False, in_place=True)
+        return outputs, final
+
+    # -- operands
+
+    def by_name(self, operands: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(self.tensor_names, operands, strict=True))
+
+    def states_by_name(self, names: str, states: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(filter(None, names.split(",")), states, strict=True))
+
+    def _sorted(
+        self, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None
+    ) -> tuple[list[Tensor], dict[str, float], dict[str, Tensor]]:
+        named_operands(self.spec, operands)
+        names = {o.name for o in self.spec.states}
+        for n in state or {}:
+            if n not in names:
+                raise ArgumentError(f"{self.spec.name} has no state {n!r}; it has {', '.join(o.name for o in self.spec.states)}")
+        tensors: list[Tensor] = []
+        for n in self.tensor_names:
+            value = operands[n]
+            if not isinstance(value, Tensor):
+                raise ArgumentError(f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor")
+            tensors.append(value)
+        scalars = {}
+        for o in self.spec.of_kind("scalar"):
+            value = operands.get(o.name)
+            if value is None:
+                continue
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} has shape {list(value.shape)}, expected one number")
+            if isinstance(value, Tensor) and value.requires_grad:
+                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} gets no gradient; declare it as a Param to train it")
+            scalars[o.name] = float(value)
+        ordered = {o.name: state[o.name] for o in self.spec.states if state is not None and state.get(o.name) is not None}
+        return tensors, scalars, ordered
+
+    def _has_compiler(self) -> bool:
+        if self._compiler is None:
+            from rekern.backends.cpp import toolchain
+
+            try:
+                toolchain()
+                self._compiler = True
+            except BuildError as error:
+                first, rest = (str(error).splitlines() + [""])[:2]
+                warnings.warn(f"{first}; {self.spec.name} runs as a torch loop, many times slower ({rest})", stacklevel=3)
+                self._compiler = False
+        return self._compiler
+
+    # -- what was made
+
+    @property
+    def source(self) -> str:
+        """The C++ of the forward pass (for the axis lengths of a middling size), as it is compiled."""
+        return self.sources()["forward"]
+
+    def sources(self, **sizes: int) -> dict[str, str]:
+        """The C++ of every pass, for these axis lengths."""
+        lengths = {axis: sizes.get(axis, 64) for axis in self.spec.axes}
+        chosen = compiled_sizes(self.executor.programs, lengths, double=False)
+        names = dict.fromkeys(["forward", self.executor.recording_name, "backward"])
+        return {n: self.executor.source(chosen, n).text for n in names}
+
+    def __repr__(self) -> str:
+        return f"<rekern.Kernel {self.spec.name}({', '.join(self.tensor_names)}) for the CPU>"

@@ -1,0 +1,152 @@
+"""The torch operators `rekern::forward` and `rekern::backward`.
+
+In: the name of a live kernel and its tensors as lists. Out: tensors. There are two operators for all kernels, so
+torch.compile sees one node a call; shapes for tracing come from the spec. Gradients are exact and go to every
+input, parameter and first state; a second derivative raises.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rekern.errors import DoubleBackwardError
+from rekern.runtime.arguments import check
+from rekern.runtime.execute import Request
+
+if TYPE_CHECKING:
+    from rekern.runtime.kernel import Kernel
+
+KERNELS: weakref.WeakValueDictionary[str, Kernel] = weakref.WeakValueDictionary()
+
+
+def _request(scalar_names: str, scalars: Sequence[float], reset: Tensor | None, reverse: bool) -> Request:
+    return Request(dict(zip(filter(None, scalar_names.split(",")), scalars, strict=True)), reset, reverse)
+
+
+@torch.library.custom_op("rekern::forward", mutates_args=())
+def forward(
+    kernel: str,
+    operands: Sequence[Tensor],
+    state_names: str,
+    states: Sequence[Tensor],
+    scalar_names: str,
+    scalars: Sequence[float],
+    cu_seqlens: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    record: bool,
+) -> list[Tensor]:
+    """Outputs, final states, saved values."""
+    k = KERNELS[kernel]
+    arguments = check(k.spec, k.by_name(operands), k.states_by_name(state_names, states), cu_seqlens, reset)
+    outputs, last, saved = k.executor.forward(arguments, _request(scalar_names, scalars, reset, reverse), record)
+    return [*outputs.values(), *last.values(), saved]
+
+
+@torch.library.custom_op("rekern::backward", mutates_args=())
+def backward(
+    kernel: str,
+    operands: Sequence[Tensor],
+    state_names: str,
+    states: Sequence[Tensor],
+    scalar_names: str,
+    scalars: Sequence[float],
+    cu_seqlens: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    cotangents: Sequence[Tensor],
+    saved: Tensor,
+) -> list[Tensor]:
+    """Cotangents of the operands, then of the first states that were given."""
+    k = KERNELS[kernel]
+    given = k.states_by_name(state_names, states)
+    arguments = check(k.spec, k.by_name(operands), given, cu_seqlens, reset)
+    names = list(k.spec.step.output_dims)
+    d_outputs = dict(zip(names, cotangents[: len(names)], strict=True))
+    d_last = dict(zip((o.name for o in k.spec.states), cotangents[len(names) :], strict=True))
+    grads, d_first = k.executor.backward(
+        arguments, _request(scalar_names, scalars, reset, reverse), d_outputs, d_last, saved
+    )
+    return [*(grads[n] for n in k.tensor_names), *(d_first[n].to(given[n].dtype) for n in given)]
+
+
+@forward.register_fake
+def _(
+    kernel: str,
+    operands: Sequence[Tensor],
+    state_names: str,
+    states: Sequence[Tensor],
+    scalar_names: str,
+    scalars: Sequence[float],
+    cu_seqlens: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    record: bool,
+) -> list[Tensor]:
+    k = KERNELS[kernel]
+    tensors = k.by_name(operands)
+    sizes: dict[str, int] = {}
+    for o in k.spec.of_kind("input", "param"):
+        sizes.update({d: n for d, n in zip(o.dims, tensors[o.name].shape[-len(o.dims) :], strict=False) if isinstance(d, str)})
+    first = tensors[k.spec.of_kind("input")[0].name]
+    heads = max(t.shape[2 if k.spec.operand(n).kind == "input" else 0] for n, t in tensors.items())
+    count = first.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    real = torch.float64 if any(t.dtype == torch.float64 for t in (*operands, *states)) else torch.float32
+
+    def shape(dims: Sequence[int | str]) -> list[int]:
+        return [d if isinstance(d, int) else sizes[d] for d in dims]
+
+    outputs = [first.new_empty([first.shape[0], first.shape[1], heads, *shape(d)]) for d in k.spec.step.output_dims.values()]
+    last = [first.new_empty([count, heads, *shape(o.dims)], dtype=real) for o in k.spec.states]
+    length = torch.library.get_ctx().new_dynamic_size() if record else 0
+    return [*outputs, *last, first.new_empty([length], dtype=real)]
+
+
+@backward.register_fake
+def _(
+    kernel: str,
+    operands: Sequence[Tensor],
+    state_names: str,
+    states: Sequence[Tensor],
+    scalar_names: str,
+    scalars: Sequence[float],
+    cu_seqlens: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+    cotangents: Sequence[Tensor],
+    saved: Tensor,
+) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*operands, *states)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, _ = inputs
+    ctx.options = (kernel, len(operands), state_names, len(states), scalar_names, scalars, reverse)
+    ctx.save_for_backward(*operands, *states, cu_seqlens, reset, output[-1])
+
+
+def _differentiate(ctx: Any, cotangents: list[Tensor]) -> tuple[Any, ...]:
+    kernel, operand_count, state_names, state_count, scalar_names, scalars, reverse = ctx.options
+    *tensors, cu_seqlens, reset, saved = ctx.saved_tensors
+    operands, states = tensors[:operand_count], tensors[operand_count : operand_count + state_count]
+    grads = backward(
+        kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, list(cotangents[:-1]), saved
+    )
+    nothing = [None] * len(scalars)
+    return None, grads[:operand_count], None, grads[operand_count:], None, nothing, None, None, None, None
+
+
+def _refuse(ctx: Any, *cotangents: object) -> None:
+    raise DoubleBackwardError(
+        "the gradient of a rekern kernel is not differentiable again\n"
+        "leave out create_graph=True, or take second derivatives through rekern.reference"
+    )
+
+
+forward.register_autograd(_differentiate, setup_context=_keep)
+backward.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)

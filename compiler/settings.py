@@ -1,0 +1,33 @@
+"""The environment variables of rekern, read in one place.
+
+In: the environment. Out: `Settings`. `rekern doctor` lists them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+VARIABLES = {
+    "REKERN_CACHE_DIR": "where built kernels are kept (default: the user's cache folder)",
+    "REKERN_CXX": "the C++ compiler (default: the first of $CXX, g++, clang++, c++ that is there)",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says."""
+
+    cache_dir: Path
+    compiler: str | None
+
+    @staticmethod
+    def read() -> Settings:
+        folder = os.environ.get("REKERN_CACHE_DIR")
+        return Settings(
+            Path(folder).expanduser() if folder else Path(platformdirs.user_cache_dir("rekern")),
+            os.environ.get("REKERN_CXX") or None,
+        )

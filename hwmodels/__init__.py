@@ -1,0 +1,11 @@
+"""Machines: one TOML file each, the schema they are read by, and which of them this one is.
+
+In: a name, a path or the host. Out: a `Machine`. Nothing here knows what a recurrence is.
+"""
+
+from rekern.hwmodels.detect import detect
+from rekern.hwmodels.errors import MachineError
+from rekern.hwmodels.files import load, names
+from rekern.hwmodels.schema import Cpu, Level, Machine
+
+__all__ = ["Cpu", "Level", "Machine", "MachineError", "detect", "load", "names"]

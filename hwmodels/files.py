@@ -1,0 +1,57 @@
+"""The machine files that come with rekern, and the ones that users write.
+
+In: a name, or the path of a TOML file. Out: its `Machine`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from rekern.hwmodels.errors import MachineError
+from rekern.hwmodels.schema import Machine, Variant, closest, parse
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Names of the machines that come with rekern, sorted.
+
+    >>> names()
+    ('arm64_neon', 'x86_avx2', 'x86_avx512')
+    """
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load(name: str | Path) -> Machine:
+    """The machine of that name, or of the TOML file at that path.
+
+    Args:
+        name: One of `names()`, or a path that ends in `.toml`.
+
+    Raises:
+        MachineError: there is no such machine, or its file is damaged.
+
+    >>> load("x86_avx512").cpu.float32_lanes
+    16
+    """
+    if name in names():
+        return packaged(str(name))[0]
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise MachineError(
+            f"no machine is named {str(name)!r}.{closest(str(name), names())}\n"
+            f"known: {', '.join(names())}; or the path of a .toml file like theirs."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MachineError(f"cannot read the machine file {str(path)!r}: {error.strerror}") from None
+    return parse(text, str(path))[0]
+
+
+@cache
+def packaged(name: str) -> tuple[Machine, tuple[Variant, ...]]:
+    """A machine that comes with rekern, and those known to differ from it."""
+    return parse((FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")

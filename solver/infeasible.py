@@ -1,0 +1,83 @@
+"""The error that says why nothing fits.
+
+In: a problem and the limits that exclude each other. Out: `Infeasible`, whose text names the limits, by how
+much each is missed, and the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rekern.solver.errors import SolverError
+from rekern.solver.problem import Limit, Problem
+from rekern.solver.solution import Slack
+from rekern.solver.text import counted, number, point
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A limit that cannot be met together with the others of its set; and its use at the nearest choice."""
+
+    limit: Limit
+    use: Slack
+
+    def __str__(self) -> str:
+        return self.described(alone=False)
+
+    def described(self, alone: bool) -> str:
+        """One line; `alone`: no choice does better, whatever the other limits."""
+        use, reason = self.use, f" ({self.limit.reason})" if self.limit.reason else ""
+        if use.met:
+            return f"{self.limit.name}: {use}{reason}"
+        verb, end = ("reaches", "needed") if use.from_below else ("needs", "allowed")
+        best = (" at most" if use.from_below else " at least") if alone else ""
+        used = counted(use.used, use.unit)
+        return f"{self.limit.name}: {verb}{best} {used}, {number(use.bound)} {end}{reason}"
+
+
+class Infeasible(SolverError):
+    """No choice of values meets all limits of a problem.
+
+    Args:
+        problem: As it was given.
+        conflicts: Limits that no choice meets together, in the order declared.
+        nearest: The choice that misses `conflicts` least (sum of the misses, each relative to its bound).
+            None: the space is too large to search and the conflict was proved from bounds; then what is used
+            is the least that any choice can use.
+        minimal: True: without any one of `conflicts` the others can be met together. False: the space is too
+            large to tell.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        conflicts: tuple[Conflict, ...],
+        nearest: Mapping[str, int] | None,
+        minimal: bool,
+    ) -> None:
+        super().__init__(problem, conflicts, nearest, minimal)
+        self.problem = problem
+        self.conflicts = conflicts
+        self.nearest = nearest
+        self.minimal = minimal
+
+    def __str__(self) -> str:
+        lines = [f"no sizes fit {self.problem.name}"]
+        if len(self.conflicts) > 1:
+            lines[0] += f": these {len(self.conflicts)} limits cannot be met together"
+        alone = len(self.conflicts) == 1 or self.nearest is None
+        lines += [f"    {conflict.described(alone)}" for conflict in self.conflicts]
+        if self.nearest:
+            lines.append(f"nearest: {point(self.nearest)}")
+        return "\n".join([*lines, f"try: {self._advice()}"])
+
+    def _advice(self) -> str:
+        limits = [conflict.limit for conflict in self.conflicts]
+        given = dict.fromkeys(limit.advice for limit in limits if limit.advice)
+        if given:
+            return "; or ".join(given)
+        read = frozenset[str]().union(*(limit.reads for limit in limits))
+        domains = [str(v) for v in self.problem.variables if v.name in read]
+        relax = "relax " + " or ".join(limit.name for limit in limits)
+        return f"{relax}; or allow more than {'; '.join(domains)}" if domains else relax
