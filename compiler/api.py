@@ -25,7 +25,9 @@ def compile(spec: Recurrence, target: str = "auto") -> Kernel:
         PlanError: there is no such target.
     """
     if not isinstance(spec, Recurrence):
-        raise PlanError(f"compile takes a recurrence, not {spec!r}; decorate the function with @rekern.recurrence")
+        raise PlanError(
+            f"compile takes a recurrence, not {spec!r}; decorate the function with @rekern.recurrence"
+        )
     if target not in ("auto", "cpu"):
         raise PlanError(f"there is no target {target!r}; expected 'auto' or 'cpu'")
     key = f"{spec.name}-{spec.meaning}"

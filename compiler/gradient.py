@@ -45,7 +45,12 @@ class Backstep:
     kept: tuple[Kept, ...]
 
     def roots(self) -> list[Node]:
-        return [n for group in (self.states, self.inputs, self.params) for cells in group.values() for n in cells.values()]
+        return [
+            n
+            for group in (self.states, self.inputs, self.params)
+            for cells in group.values()
+            for n in cells.values()
+        ]
 
 
 def cotangent(name: str) -> str:
@@ -87,7 +92,9 @@ def gradient(spec: Recurrence) -> Backstep:
     return Backstep(group("state"), group("input"), group("param"), kept)
 
 
-def _accumulate(roots: list[Node], seeds: list[tuple[Node, Node]], order: Mapping[str, int]) -> dict[Read, Node]:
+def _accumulate(
+    roots: list[Node], seeds: list[tuple[Node, Node]], order: Mapping[str, int]
+) -> dict[Read, Node]:
     """Cotangents of every `Read`, from the cotangents given to some nodes."""
     total: dict[Node, Node] = {}
 
@@ -113,7 +120,9 @@ def _accumulate(roots: list[Node], seeds: list[tuple[Node, Node]], order: Mappin
                 give(node.body, amount)
             case Reduce():
                 tie = ir.apply("eq", node.body, node)
-                share = ir.div(tie, ir.reduce("sum", node.index, tie))  # ties share the cotangent, as torch's amax
+                share = ir.div(
+                    tie, ir.reduce("sum", node.index, tie)
+                )  # ties share the cotangent, as torch's amax
                 give(node.body, ir.mul(amount, share))
             case Number() | Size():
                 pass
@@ -156,7 +165,9 @@ def _cells(operand: Operand, reads: Mapping[Read, Node]) -> Cells:
     return cells
 
 
-def _keep(roots: list[Node], forward: list[Node], order: Mapping[str, int]) -> tuple[list[Node], tuple[Kept, ...]]:
+def _keep(
+    roots: list[Node], forward: list[Node], order: Mapping[str, int]
+) -> tuple[list[Node], tuple[Kept, ...]]:
     """Replace the forward reductions among `roots` by reads of recorded values."""
     wanted = [n for n in ir.walk(forward) if isinstance(n, Reduce)]
     names: dict[Node, str] = {}

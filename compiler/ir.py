@@ -381,7 +381,9 @@ def rename(node: Node, mapping: Mapping[Index, Index]) -> Node:
                 result = apply(node.function, *(go(a, live) for a in node.arguments))
             case Reduce():
                 taken = {live.get(i, i) for i in node.free}
-                fresh = next(j for j in (Index(node.index.dim, n) for n in range(len(taken) + 1)) if j not in taken)
+                fresh = next(
+                    j for j in (Index(node.index.dim, n) for n in range(len(taken) + 1)) if j not in taken
+                )
                 body = go(node.body, {**live, node.index: fresh})
                 result = _reduction(node.operation, fresh, body)
             case _:

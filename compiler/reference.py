@@ -42,7 +42,8 @@ def reference(
     tensors = {n: cast(v) for n, v in operands.items() if isinstance(v, Tensor) and v.ndim > 0}
     sizes = axis_lengths(spec, {**tensors, **(state or {})})
     scalars: dict[str, float | Tensor] = {
-        o.name: operands[o.name] if o.name in operands else scalar_value(spec, o, sizes) for o in spec.of_kind("scalar")
+        o.name: operands[o.name] if o.name in operands else scalar_value(spec, o, sizes)
+        for o in spec.of_kind("scalar")
     }
     first = next((tensors[o.name] for o in spec.of_kind("input")), None)
     if first is None:
@@ -71,7 +72,9 @@ def reference(
             if reset is not None:
                 here = {
                     o.name: torch.where(
-                        reset[:, t].view(-1, *[1] * (here[o.name].ndim - 1)), here[o.name].new_tensor(o.init), here[o.name]
+                        reset[:, t].view(-1, *[1] * (here[o.name].ndim - 1)),
+                        here[o.name].new_tensor(o.init),
+                        here[o.name],
                     )
                     for o in spec.states
                 }
@@ -85,7 +88,9 @@ def reference(
             {
                 name: torch.stack([c[name] for c in collected], 1)
                 if collected
-                else first.new_zeros([first.shape[0], 0, heads, *(d if isinstance(d, int) else sizes[d] for d in dims)])
+                else first.new_zeros(
+                    [first.shape[0], 0, heads, *(d if isinstance(d, int) else sizes[d] for d in dims)]
+                )
                 for name, dims in spec.step.output_dims.items()
             }
         )
@@ -106,7 +111,9 @@ def axis_lengths(spec: Recurrence, tensors: Mapping[str, Tensor]) -> dict[str, i
 
 
 def _all_heads(tensor: Tensor, axis: int, heads: int) -> Tensor:
-    return tensor if tensor.shape[axis] == heads else tensor.repeat_interleave(heads // tensor.shape[axis], axis)
+    return (
+        tensor if tensor.shape[axis] == heads else tensor.repeat_interleave(heads // tensor.shape[axis], axis)
+    )
 
 
 class StepFunction:
@@ -117,7 +124,9 @@ class StepFunction:
         self.sizes = sizes
         self.nodes = list(ir.walk(spec.step.roots()))
 
-    def __call__(self, values: Mapping[str, Tensor], scalars: Mapping[str, float | Tensor]) -> tuple[Values, Values]:
+    def __call__(
+        self, values: Mapping[str, Tensor], scalars: Mapping[str, float | Tensor]
+    ) -> tuple[Values, Values]:
         like = next(iter(values.values()))
         done: dict[Node, Tensor] = {}
         for node in self.nodes:
@@ -127,12 +136,16 @@ class StepFunction:
         def gather(dims: tuple[Dim, ...], cells: Mapping[Cell, Node]) -> Tensor:
             axes = ir.canonical_axes(d for d in dims if isinstance(d, str))
             lengths = [self.sizes[i.dim] for i in axes]
-            parts = [_aligned(done[cells[c]], cells[c].free, axes).expand(*batch, *lengths) for c in cells_of(dims)]
+            parts = [
+                _aligned(done[cells[c]], cells[c].free, axes).expand(*batch, *lengths) for c in cells_of(dims)
+            ]
             if len(parts) == 1 and all(d != 1 for d in dims):
                 return parts[0]
             literal = [d for d in dims if isinstance(d, int)]
             stacked = torch.stack(parts, 2).reshape(*batch, *literal, *lengths)
-            order = [n for n, d in enumerate(dims) if isinstance(d, int)] + [n for n, d in enumerate(dims) if isinstance(d, str)]
+            order = [n for n, d in enumerate(dims) if isinstance(d, int)] + [
+                n for n, d in enumerate(dims) if isinstance(d, str)
+            ]
             return stacked.permute(0, 1, *(2 + order.index(n) for n in range(len(dims))))
 
         step = self.spec.step
@@ -140,7 +153,12 @@ class StepFunction:
         return states, {n: gather(step.output_dims[n], cells) for n, cells in step.outputs.items()}
 
     def _value(
-        self, node: Node, done: Mapping[Node, Tensor], values: Mapping[str, Tensor], scalars: Mapping[str, float | Tensor], like: Tensor
+        self,
+        node: Node,
+        done: Mapping[Node, Tensor],
+        values: Mapping[str, Tensor],
+        scalars: Mapping[str, float | Tensor],
+        like: Tensor,
     ) -> Tensor:
         """The value of `node`: [B, H, one axis for each free index, sorted]; B, H may be 1."""
         match node:
@@ -154,7 +172,9 @@ class StepFunction:
                 return _read(values[node.operand], self.spec.operand(node.operand), node)
             case Apply():
                 order = sorted(node.free)
-                return FUNCTIONS[node.function].torch(*(_aligned(done[a], a.free, order) for a in node.arguments))
+                return FUNCTIONS[node.function].torch(
+                    *(_aligned(done[a], a.free, order) for a in node.arguments)
+                )
             case Reduce(operation="sum"):
                 parts = ir.factors(node.body)
                 if len(parts) > 1 and all(p in done for p in parts):
@@ -166,7 +186,13 @@ class StepFunction:
 
 def _read(tensor: Tensor, operand: Operand, node: Read) -> Tensor:
     component = iter(node.component)
-    picked = tensor[(slice(None), slice(None), *(next(component) if isinstance(d, int) else slice(None) for d in operand.dims))]
+    picked = tensor[
+        (
+            slice(None),
+            slice(None),
+            *(next(component) if isinstance(d, int) else slice(None) for d in operand.dims),
+        )
+    ]
     order = sorted(range(len(node.indices)), key=lambda n: node.indices[n])
     return picked.permute(0, 1, *(2 + n for n in order))
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from rekern.schedules.passes import CpuSizes, Pass
+
+if TYPE_CHECKING:
+    import jinja2
 
 HEADERS = ("vector.h", "vector_math.h", "rows.h", "contract.h", "arrays.h")
 
 
 @cache
 def environment() -> jinja2.Environment:
+    """The templates. Jinja is only needed to make a new kernel, so it is imported here."""
+    import jinja2
+
     env = jinja2.Environment(
         loader=jinja2.PackageLoader("rekern.templates", ""),
         undefined=jinja2.StrictUndefined,
@@ -56,7 +61,8 @@ def render(view: Pass) -> str:
 def headers(real: str, vector_bytes: int) -> dict[str, str]:
     """The headers that every source includes."""
     return {
-        name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes) for name in HEADERS
+        name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes)
+        for name in HEADERS
     }
 
 

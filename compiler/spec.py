@@ -60,7 +60,9 @@ class Operand:
 def _declare(kind: Kind, dims: tuple[Dim, ...], **facts: object) -> Array:
     for dim in dims:
         if isinstance(dim, bool) or not isinstance(dim, (int, str)) or (isinstance(dim, int) and dim < 1):
-            raise SpecError(f"{dim!r} is not an axis; an axis is a name such as 'K' or a literal size such as 4")
+            raise SpecError(
+                f"{dim!r} is not an axis; an axis is a name such as 'K' or a literal size such as 4"
+            )
         if isinstance(dim, str) and not dim.isidentifier():
             raise SpecError(f"{dim!r} is not an axis name; use a name such as 'K' or 'head_dim'")
     # 0 and 0.0 are one fact
@@ -69,24 +71,28 @@ def _declare(kind: Kind, dims: tuple[Dim, ...], **facts: object) -> Array:
     return cast(Array, Operand("?", kind, dims, **facts))  # type: ignore[arg-type]
 
 
-def State(*dims: Dim, init: float = 0.0, dtype: str = "float32") -> Array:  # noqa: N802
+def State(*dims: Dim, init: float = 0.0, dtype: str = "float32") -> Array:
     """A state [B, H, *dims]; `init` is its declared initial value (-inf is allowed)."""
     if dtype not in ("float32", "float64"):
         raise SpecError(f"a state is kept in float32 or float64, not {dtype!r}")
     return _declare("state", dims, init=float(init), dtype=dtype)
 
 
-def Input(*dims: Dim, at_most: float | None = None, at_least: float | None = None, unit_norm: bool = False) -> Array:  # noqa: N802
+def Input(
+    *dims: Dim, at_most: float | None = None, at_least: float | None = None, unit_norm: bool = False
+) -> Array:
     """An input [B, T, H, *dims]: its value at this step."""
     return _declare("input", dims, at_most=at_most, at_least=at_least, unit_norm=unit_norm)
 
 
-def Param(*dims: Dim, at_most: float | None = None, at_least: float | None = None, unit_norm: bool = False) -> Array:  # noqa: N802
+def Param(
+    *dims: Dim, at_most: float | None = None, at_least: float | None = None, unit_norm: bool = False
+) -> Array:
     """A parameter [H, *dims]: shared over batch and time."""
     return _declare("param", dims, at_most=at_most, at_least=at_least, unit_norm=unit_norm)
 
 
-def Scalar(default: str | float | None = None) -> Array:  # noqa: N802
+def Scalar(default: str | float | None = None) -> Array:
     """A number of the call; `default` may be an expression in the axis names, such as "K**-0.5"."""
     return _declare("scalar", (), default=default)
 
@@ -136,11 +142,18 @@ class Recurrence:
         """The same recurrence with named axes made literal, so that loops over them unroll."""
         for name, value in sizes.items():
             if name not in self.axes:
-                raise SpecError(f"{self.name} has no axis {name!r} to bind; it has {', '.join(self.axes) or 'none'}")
+                raise SpecError(
+                    f"{self.name} has no axis {name!r} to bind; it has {', '.join(self.axes) or 'none'}"
+                )
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SpecError(f"bind({name}={value!r}): the size of an axis is a whole number from 1 on")
-        operands = tuple(replace(o, dims=tuple(sizes.get(d, d) if isinstance(d, str) else d for d in o.dims)) for o in self.operands)
-        return replace(self, operands=operands, bindings=tuple(sorted({**dict(self.bindings), **sizes}.items())))
+        operands = tuple(
+            replace(o, dims=tuple(sizes.get(d, d) if isinstance(d, str) else d for d in o.dims))
+            for o in self.operands
+        )
+        return replace(
+            self, operands=operands, bindings=tuple(sorted({**dict(self.bindings), **sizes}.items()))
+        )
 
     @cached_property
     def step(self) -> Step:
@@ -157,7 +170,9 @@ class Recurrence:
         step = self.step
         lines = [o.meaning() for o in self.operands]
         for group in (step.states, step.outputs):
-            lines += [f"{name}{cell}={node.digest}" for name, cells in group.items() for cell, node in cells.items()]
+            lines += [
+                f"{name}{cell}={node.digest}" for name, cells in group.items() for cell, node in cells.items()
+            ]
         return ir.digest_of(*lines)
 
     def __eq__(self, other: object) -> bool:
@@ -180,7 +195,9 @@ class Recurrence:
         return equations(self)
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        raise SpecError(f"{self.name} is a recurrence, not a function; call the kernel: rekern.compile({self.name})(...)")
+        raise SpecError(
+            f"{self.name} is a recurrence, not a function; call the kernel: rekern.compile({self.name})(...)"
+        )
 
 
 def recurrence(function: Callable[..., object]) -> Recurrence:
@@ -203,7 +220,9 @@ def recurrence(function: Callable[..., object]) -> Recurrence:
             )
         operands.append(replace(parameter.default, name=name))
     if not any(o.kind == "state" for o in operands):
-        raise SpecError(f"{function.__name__} has no State, so nothing recurs; declare one, as in h=State('D')")
+        raise SpecError(
+            f"{function.__name__} has no State, so nothing recurs; declare one, as in h=State('D')"
+        )
     return Recurrence(function.__name__, tuple(operands), function, doc=inspect.getdoc(function) or "")
 
 
@@ -225,9 +244,9 @@ def _trace(spec: Recurrence) -> Step:
     except Exception as error:
         place = quote_traceback(error.__traceback__, code.co_filename, code.co_firstlineno, code.co_name)
         where = f"\n{place}" if place else ""
-        raise SpecError(f"{spec.name}: {_explain(spec, error)}{where}\nin {spec.name}, line {code.co_firstlineno} of its file") from (
-            None if isinstance(error, SpecError) else error
-        )
+        raise SpecError(
+            f"{spec.name}: {_explain(spec, error)}{where}\nin {spec.name}, line {code.co_firstlineno} of its file"
+        ) from (None if isinstance(error, SpecError) else error)
 
 
 def _explain(spec: Recurrence, error: Exception) -> str:
@@ -252,7 +271,9 @@ def _collect(spec: Recurrence, returned: object) -> Step:
     new, output = returned
     states = new if isinstance(new, tuple) else (new,)
     if len(states) != len(names):
-        raise SpecError(f"{len(states)} new states are returned for the {len(names)} declared: {', '.join(names)}\nreturn them in that order")
+        raise SpecError(
+            f"{len(states)} new states are returned for the {len(names)} declared: {', '.join(names)}\nreturn them in that order"
+        )
     formulas = {}
     for declared, value in zip(spec.states, states, strict=True):
         array = as_array(value)
@@ -273,7 +294,10 @@ def _collect(spec: Recurrence, returned: object) -> Step:
             raise SpecError(f"the output {name!r} has the name of a state; give it a name of its own")
         arrays[name] = as_array(value)
     return Step(
-        formulas, {n: a.cells for n, a in arrays.items()}, {n: a.dims for n, a in arrays.items()}, not isinstance(output, dict)
+        formulas,
+        {n: a.cells for n, a in arrays.items()},
+        {n: a.dims for n, a in arrays.items()},
+        not isinstance(output, dict),
     )
 
 

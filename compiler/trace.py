@@ -149,7 +149,9 @@ class Array:
     __int__ = __index__ = __float__
 
     def __setitem__(self, key: object, value: object) -> NoReturn:
-        raise SpecError("arrays of a step are values and cannot be assigned to; build the new array from its parts")
+        raise SpecError(
+            "arrays of a step are values and cannot be assigned to; build the new array from its parts"
+        )
 
     def __repr__(self) -> str:
         return f"Array{show(self.dims)}"
@@ -178,7 +180,9 @@ def operand(name: str, dims: tuple[Dim, ...]) -> Array:
 def as_array(value: object) -> Array:
     if isinstance(value, Array):
         return value
-    if isinstance(value, (bool, int, float)) or (hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0):
+    if isinstance(value, (bool, int, float)) or (
+        hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
+    ):
         return Array((), {(): ir.number(float(value))})  # type: ignore[arg-type]
     raise SpecError(f"{value!r} is neither a number nor a value of the step; expected one of these")
 
@@ -190,7 +194,9 @@ def elementwise(function: str, *values: Array | float) -> Array:
     for other in arrays[1:]:
         dims = broadcast_dims(dims, other.dims)
     aligned = [broadcast(a, dims) for a in arrays]
-    return Array(dims, {cell: ir.build(function, *(a.cells[cell] for a in aligned)) for cell in cells_of(dims)})
+    return Array(
+        dims, {cell: ir.build(function, *(a.cells[cell] for a in aligned)) for cell in cells_of(dims)}
+    )
 
 
 def broadcast_dims(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -221,7 +227,9 @@ def broadcast(array: Array, dims: tuple[Dim, ...]) -> Array:
     for cell in cells_of(dims):
         position = iter(cell)
         full = [next(position) if isinstance(d, int) else None for d in dims][missing:]
-        source = tuple(0 if d == 1 else p for d, p in zip(array.dims, full, strict=True) if isinstance(d, int))
+        source = tuple(
+            0 if d == 1 else p for d, p in zip(array.dims, full, strict=True) if isinstance(d, int)
+        )
         cells[cell] = ir.rename(array.cells[tuple(p or 0 for p in source)], mapping)
     return Array(dims, cells)
 
@@ -259,7 +267,9 @@ def take(array: Array, key: tuple[Key, ...]) -> Array:
     at = next((n for n, k in enumerate(key) if k is Ellipsis), len(key))
     keys: list[Key] = [*key[:at], *[slice(None)] * (array.ndim - used), *key[at + 1 :]]
     axes = iter(array.dims)
-    steps = [_step(k, None if k is None else next(axes)) for k in keys]  # (axis of the result, cell of the source)
+    steps = [
+        _step(k, None if k is None else next(axes)) for k in keys
+    ]  # (axis of the result, cell of the source)
     dims = tuple(dim for dim, _ in steps if dim is not None)
     cells = {}
     for cell in cells_of(dims):
@@ -279,12 +289,16 @@ def _step(key: Key, dim: Dim | None) -> tuple[Dim | None, int | None]:
         return 1, None
     if isinstance(key, slice):
         if key != slice(None):
-            raise SpecError("a part of an axis cannot be sliced out; index single cells, or take the whole axis with ':'")
+            raise SpecError(
+                "a part of an axis cannot be sliced out; index single cells, or take the whole axis with ':'"
+            )
         return dim, None
     if isinstance(key, bool) or not isinstance(key, int):
         raise SpecError(f"cannot index with {key!r}; use numbers, ':', None and '...'")
     if isinstance(dim, str):
-        raise SpecError(f"axis {dim!r} is named, so it has no cell {key}; only axes with a literal size are indexed")
+        raise SpecError(
+            f"axis {dim!r} is named, so it has no cell {key}; only axes with a literal size are indexed"
+        )
     if not -dim <= key < dim:
         raise SpecError(f"index {key} is outside an axis of size {dim}")
     return None, key % dim
@@ -293,7 +307,9 @@ def _step(key: Key, dim: Dim | None) -> tuple[Dim | None, int | None]:
 def outer(a: Array, b: Array) -> Array:
     """`outer(a, b)[i, j] = a[i] * b[j]` for two vectors."""
     if a.ndim != 1 or b.ndim != 1:
-        raise SpecError(f"outer takes two vectors, not shapes {show(a.dims)} and {show(b.dims)}; for others use [..., None]")
+        raise SpecError(
+            f"outer takes two vectors, not shapes {show(a.dims)} and {show(b.dims)}; for others use [..., None]"
+        )
     return elementwise("mul", a[:, None], b)
 
 
@@ -325,16 +341,22 @@ def reduce(array: Array, operation: ir.Reduction, axes: Sequence[int], keepdims:
         if not -array.ndim <= axis < array.ndim:
             raise SpecError(f"axis {axis} is outside an array of shape {show(array.dims)}")
         if axis % array.ndim in chosen:
-            raise SpecError(f"axis {axis} of an array of shape {show(array.dims)} is given twice; give each once")
+            raise SpecError(
+                f"axis {axis} of an array of shape {show(array.dims)} is given twice; give each once"
+            )
         chosen.add(axis % array.ndim)
     old = _axis_indices(array.dims)
     kept = tuple(d for n, d in enumerate(array.dims) if n not in chosen)
     kept_old = [i for n, i in enumerate(old) if n not in chosen]
-    mapping = {o: n for o, n in zip(kept_old, _axis_indices(kept), strict=True) if o is not None and n is not None}
+    mapping = {
+        o: n for o, n in zip(kept_old, _axis_indices(kept), strict=True) if o is not None and n is not None
+    }
     literal = [n for n, d in enumerate(array.dims) if isinstance(d, int)]
     groups: dict[Cell, list[Node]] = {}
     for cell, node in array.cells.items():
-        groups.setdefault(tuple(p for n, p in zip(literal, cell, strict=True) if n not in chosen), []).append(node)
+        groups.setdefault(tuple(p for n, p in zip(literal, cell, strict=True) if n not in chosen), []).append(
+            node
+        )
     cells = {}
     for cell, nodes in groups.items():
         joined = nodes[0]
@@ -364,4 +386,6 @@ def power(array: Array, exponent: float) -> Array:
         return elementwise(names[exponent], array)
     if exponent in (-1, -2):
         return 1 / (array if exponent == -1 else elementwise("square", array))
-    raise SpecError(f"the exponent {exponent!r} is not one of 1, 2, 3, 4, 0.5, -0.5, -1, -2\nwrite exp({exponent!r} * log(x))")
+    raise SpecError(
+        f"the exponent {exponent!r} is not one of 1, 2, 3, 4, 0.5, -0.5, -1, -2\nwrite exp({exponent!r} * log(x))"
+    )

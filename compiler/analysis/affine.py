@@ -50,6 +50,9 @@ class Unstructured(Exception):
 def transition(spec: Recurrence, state: str, cell: Cell = ()) -> Transition | Reason:
     """How `state` moves on, if it is affine given earlier stages: what it keeps, mixes and writes.
 
+    Its formulas are those of the step as `rules.rewrite` leaves them; new values of earlier stages stand in
+    them whole, as `rewrite` of their formulas.
+
     >>> from rekern.zoo import gated_delta_product, kda
     >>> print(transition(kda, "S"))
     K decay, rank 1 on K (after the decay)
@@ -118,13 +121,13 @@ class Finder:
     def _points_between(self, new: Node) -> list[Node]:
         """Every value through which all of the old state passes, first to last."""
         marker = ir.read(BETWEEN, NOWHERE, self.axes)
-        found = []
-        for node in ir.walk([new]):
+
+        def is_between(node: Node) -> bool:
             if node is new or not isinstance(node, Apply) or node.free != frozenset(self.axes):
-                continue
-            through = reads_any(node, {self.state}) and replace_everywhere(new, node, marker)
-            if through and not reads_any(through, {self.state}):
-                found.append(node)
+                return False
+            return not reads_any(replace_everywhere(new, node, marker), {self.state})
+
+        found = [node for node in ir.walk([new]) if reads_any(node, {self.state}) and is_between(node)]
         return sorted(found, key=lambda node: sum(1 for _ in ir.walk([node])))
 
     # -- one tick
@@ -152,7 +155,7 @@ class Finder:
         term = _inner_sums(term)
         across = [n for n, (here, own) in enumerate(zip(term.read.indices, self.axes)) if here != own]
         if any(term.read.indices[n] not in term.bound for n in across):
-            raise Unstructured(f"{self.state} is read at a place of another number, {_plain(term.read)}")
+            raise Unstructured(f"{self.state} is read transposed, {_plain(term.read)}")
         if not across:
             return term.factors
         if len(across) > 1:
@@ -310,8 +313,8 @@ def _without(mixed: _Mixed, decays: Iterable[Node], own: Index) -> _Mixed | None
 
 def _plain(node: Node) -> str:
     """A coefficient as text, its bound indices with small numbers."""
-    names: dict[Index, Index] = {}
-    for index in sorted(node.free):
-        rank = sum(other.dim == index.dim for other in names)
-        names[index] = index if index.number < BOUND_FROM else Index(index.dim, rank)
+    names = {i: i for i in node.free if i.number < BOUND_FROM}
+    for index in sorted(node.free - set(names)):
+        candidates = (Index(index.dim, n) for n in itertools.count())
+        names[index] = next(i for i in candidates if i not in names.values())
     return short(ir.rename(node, names))

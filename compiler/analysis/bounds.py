@@ -101,14 +101,10 @@ class Ranges:
 
     def _sum(self, node: Reduce) -> Interval:
         match node.body:
-            case Apply(function="square", arguments=(a,)):
-                a, b = a, a
-            case Apply(function="mul", arguments=(a, b)):
-                pass
-            case _:
-                a = b = node.body
-        if a is not node.body and self._is_unit(a, node) and self._is_unit(b, node):
-            return Interval(1, 1) if a is b else Interval(-1, 1)
+            case Apply(function="square", arguments=(a,)) if self._is_unit(a, node):
+                return Interval(1, 1)
+            case Apply(function="mul", arguments=(a, b)) if self._is_unit(a, node) and self._is_unit(b, node):
+                return Interval(1, 1) if a is b else Interval(-1, 1)
         return _times(self(node.body), Interval(1, INF))
 
     def _is_unit(self, node: Node, over: Reduce) -> bool:
@@ -193,7 +189,7 @@ def lower_sides(node: Node, form: Form) -> list[Node]:
             return [node.arguments[0], ir.neg(node.arguments[0])]
         case Reduce(operation="max"):
             here = {i for atom in form for i in atom.free if i.dim == node.index.dim}
-            return [ir.rename(node.body, {node.index: i}) for i in sorted(here)]
+            return [ir.rename(node.body, {node.index: i}) for i in sorted(here - node.free)]
     return []
 
 

@@ -20,6 +20,7 @@ from rekern.analysis.stages import Stage, stages
 from rekern.analysis.transition import Decay, Transition, Write
 from rekern.analysis.wording import listing, short
 from rekern.ir import Apply, Node
+from rekern.rules import rewrite
 from rekern.spec import Recurrence
 
 
@@ -106,15 +107,14 @@ def _stage_lines(spec: Recurrence, facts: StageFacts) -> list[str]:
 def _transition_lines(spec: Recurrence, stage: Stage, transition: Transition) -> list[str]:
     """What is kept, mixed and written, with new values of earlier stages by name."""
     news = [
-        (ir.read(f"{name}_new", cell, ir.canonical_axes(spec.operand(name).axes)), new)
+        (ir.read(f"{name}_new", cell, ir.canonical_axes(spec.operand(name).axes)), rewrite([new])[0])
         for name in stage.needs
         for cell, new in spec.step.states[name].items()
-        if isinstance(new, Apply)
     ]
 
     def named(node: Node) -> Node:
         for mark, new in news:
-            if new.free == mark.free:
+            if new.free == mark.free and isinstance(new, Apply):
                 node = replace_everywhere(node, new, mark)
         return node
 

@@ -156,9 +156,9 @@ class _Expansion:
 
 
 def _choice(condition: Node, first: Term, second: Term | None, turned: bool = False) -> Term:
-    """`first` where the condition holds (`turned`: where not), else `second`; factors of both stay outside."""
+    """`first` where the condition holds (`turned`: fails), else `second`; what both have stays outside."""
     mine, shared = list(first.factors), list[Node]()
-    other = list(second.factors) if second is not None else [ZERO]
+    other: list[Node] = list(second.factors) if second is not None else [ZERO]
     for factor in first.factors:
         if factor in other and not isinstance(factor, Number):
             shared.append(factor)

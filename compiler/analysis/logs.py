@@ -75,7 +75,7 @@ def _by_parts(node: Apply, ranges: Ranges) -> Node | Reason:
     """From the logarithms of the arguments: of a product their sum, of a sum of positives their logaddexp."""
     *condition, a, b = node.arguments if node.function != "abs" else (*node.arguments, ir.number(1))
     if node.function == "where" and (ir.is_number(a, 0) or ir.is_number(b, 0)):
-        return Reason(f"it is 0 where a condition holds: {short(node)}; to restart, pass reset= to the kernel")
+        return Reason(f"it is 0 where a condition holds: {short(node)}; to restart, pass reset=...")
     logs = (_log(a, ranges), _log(b, ranges))
     for found in logs:
         if isinstance(found, Reason):

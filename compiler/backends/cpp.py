@@ -87,7 +87,9 @@ def processor() -> str:
     """What `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        found = dict.fromkeys(line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part")))
+        found = dict.fromkeys(
+            line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))
+        )
         return "\n".join(found)
     except OSError:
         return platform.processor()
@@ -120,7 +122,9 @@ def build(source: Source) -> Path:
             if not (final / LIBRARY).exists():
                 _compile(source, tools, store, final)
     except OSError as error:
-        raise BuildError(f"cannot keep kernels in {store}: {error}\nset REKERN_CACHE_DIR to a folder that can be written") from error
+        raise BuildError(
+            f"cannot keep kernels in {store}: {error}\nset REKERN_CACHE_DIR to a folder that can be written"
+        ) from error
     return final / LIBRARY
 
 

@@ -80,14 +80,18 @@ class Lowering:
                 self.statements.append(_in_memory_order(self._reduction((name, ()), axes, same, body)))
         return ir.replace(roots, mapping)
 
-    def _reduction(self, target: tuple[str, tuple[int, ...]], axes: tuple[Index, ...], node: Reduce, body: Node) -> Statement:
+    def _reduction(
+        self, target: tuple[str, tuple[int, ...]], axes: tuple[Index, ...], node: Reduce, body: Node
+    ) -> Statement:
         matrix, vector = self._contraction(node, body)
         space = node.body.free
         if matrix is None:
             return Statement(target, axes, body, space, reduce=(node.operation, node.index))
         if not isinstance(vector, Read):
             vector = self._hoist_to_temporary(vector)
-        return Statement(target, axes, body, space, reduce=(node.operation, node.index), matrix=matrix, vector=vector)
+        return Statement(
+            target, axes, body, space, reduce=(node.operation, node.index), matrix=matrix, vector=vector
+        )
 
     def _contraction(self, node: Reduce, body: Node) -> tuple[Read | None, Node]:
         """`sum_j W[o, j] x[j]` with a weight W: the weight and the vector."""
@@ -190,7 +194,9 @@ def regroup(roots: list[Node]) -> list[Node]:
     inside = set()
     for node in ir.walk(roots):
         if isinstance(node, Apply) and node.function == "mul":
-            inside.update(a for a in node.arguments if isinstance(a, Apply) and a.function == "mul" and uses[a] == 1)
+            inside.update(
+                a for a in node.arguments if isinstance(a, Apply) and a.function == "mul" and uses[a] == 1
+            )
     for node in ir.walk(roots):
         if isinstance(node, Apply) and node.function == "mul" and node not in inside:
             new[node] = _grouped([new.get(f, f) for f in chain(node, True)])

@@ -95,11 +95,16 @@ def _merge(statements: Sequence[Statement], edges: Sequence[Edge], phases: list[
     for n in sorted(range(len(statements)), key=lambda n: -phases[n]):
         if statements[n].matrix is not None or not statements[n].space:
             continue
-        latest = min((phases[e.after] - e.gap for e in edges if e.before == n and e.after != n), default=max(phases))
+        latest = min(
+            (phases[e.after] - e.gap for e in edges if e.before == n and e.after != n), default=max(phases)
+        )
         hosts = {
             phases[m]
             for m, other in enumerate(statements)
-            if m != n and other.space == statements[n].space and other.matrix is None and phases[n] < phases[m] <= latest
+            if m != n
+            and other.space == statements[n].space
+            and other.matrix is None
+            and phases[n] < phases[m] <= latest
         }
         if hosts:
             phases[n] = min(hosts)

@@ -62,7 +62,11 @@ class Statement:
     vector: Read | None = None
 
     def reads(self) -> tuple[Node, ...]:
-        return (self.matrix, self.vector) if self.matrix is not None and self.vector is not None else (self.value,)
+        return (
+            (self.matrix, self.vector)
+            if self.matrix is not None and self.vector is not None
+            else (self.value,)
+        )
 
 
 @dataclass(frozen=True)

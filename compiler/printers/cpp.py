@@ -25,13 +25,7 @@ INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
 COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 ATOM, TERNARY = 9, 0
 CXX_WORDS = frozenset(
-    """alignas alignof and asm auto bool break case catch char class const continue default delete do double else
-    enum explicit export extern false float for friend goto if inline int long mutable namespace new not operator
-    or private protected public register return short signed sizeof static struct switch template this throw true
-    try typedef typename union unsigned using virtual void volatile while xor
-    real vec ivec load store all select first fill contract dims sizes call work row rows batch time unit head part
-    tile group arena sequence step steps block slot next first_column first_columns reverse LANES ROWS BLOCK INFINITE
-    packed count stream element padded""".split()
+    ["alignas", "alignof", "and", "asm", "auto", "bool", "break", "case", "catch", "char", "class", "const", "continue", "default", "delete", "do", "double", "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if", "inline", "int", "long", "mutable", "namespace", "new", "not", "operator", "or", "private", "protected", "public", "register", "return", "short", "signed", "sizeof", "static", "struct", "switch", "template", "this", "throw", "true", "try", "typedef", "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "while", "xor", "real", "vec", "ivec", "load", "store", "all", "select", "first", "fill", "contract", "dims", "sizes", "call", "work", "row", "rows", "batch", "time", "unit", "head", "part", "tile", "group", "arena", "sequence", "step", "steps", "block", "slot", "next", "first_column", "first_columns", "reverse", "LANES", "ROWS", "BLOCK", "INFINITE", "packed", "count", "stream", "element", "padded"]
 )
 
 
@@ -80,7 +74,9 @@ class StepPrinter:
         self.program = loops.program
         self.tile = tile
         self.text = StepText()
-        arrays = {a.target for a in loops.program.assigns} | {(n, ()) for n in [*loops.program.roles, *loops.temporaries]}
+        arrays = {a.target for a in loops.program.assigns} | {
+            (n, ()) for n in [*loops.program.roles, *loops.temporaries]
+        }
         self.names = {identifier(place) for place in arrays}
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
@@ -140,7 +136,9 @@ class StepPrinter:
         bound = s.reduce[1]
         transposed = s.matrix.indices[1] == bound
         packed = Packed(
-            (s.matrix.operand, s.matrix.component), (s.matrix.indices[0].dim, s.matrix.indices[1].dim), transposed
+            (s.matrix.operand, s.matrix.component),
+            (s.matrix.indices[0].dim, s.matrix.indices[1].dim),
+            transposed,
         )
         self.text.packed[packed.name] = packed
         vector = (s.vector.operand, s.vector.component)
@@ -230,7 +228,9 @@ class NestPrinter:
             self.step.text.masks.add(bound.dim)
             self.before[self.depth - 1].append(f"vec {total} = {start};")
             kept = f"select({mask}, {wide}, {start})"
-            self.after[self.depth].append(f"{total} += {kept};" if is_sum else f"{total} = rk_maximum({total}, {kept});")
+            self.after[self.depth].append(
+                f"{total} += {kept};" if is_sum else f"{total} = rk_maximum({total}, {kept});"
+            )
             joined = f"{'sum' if is_sum else 'max'}_lanes({total})"
             self.after[self.depth - 1].append(
                 f"const real {base} = {joined};" if rank0 else f"{base}[{offset or '0'}] = {joined};"
@@ -244,7 +244,9 @@ class NestPrinter:
             here = f"{total}[at_{loop_name(lane)} / LANES]"
             self.before[level - 1].append(f"vec {total}[{row} / LANES];")
             self.before[level - 1].append(f"for (vec& lane : {total}) lane = {start};")
-            self.after[self.depth].append(f"{here} += {wide};" if is_sum else f"{here} = rk_maximum({here}, {wide});")
+            self.after[self.depth].append(
+                f"{here} += {wide};" if is_sum else f"{here} = rk_maximum({here}, {wide});"
+            )
             self.after[level - 1].append(
                 f"for (int64_t at_{loop_name(lane)} = 0; at_{loop_name(lane)} < {row}; at_{loop_name(lane)} += LANES) "
                 f"store({base} + {offset}, {here});"
@@ -256,7 +258,9 @@ class NestPrinter:
             self.before[level - 1].append(f"fill({base} + {first}, {row}, {start.removeprefix('all')});")
         else:
             size = self.step.size(tuple(i.dim for i in self.step.layout(s.target, s.axes)))
-            self.before[0].append(f"fill({base}{f' + row * {size}' if self.step.program.rows else ''}, {size}, {start.removeprefix('all')});")
+            self.before[0].append(
+                f"fill({base}{f' + row * {size}' if self.step.program.rows else ''}, {size}, {start.removeprefix('all')});"
+            )
         joined = f"load({place}) + {wide}" if is_sum else f"rk_maximum(load({place}), {wide})"
         self.after[self.depth].append(f"store({place}, {joined});")
 
@@ -278,7 +282,9 @@ class NestPrinter:
             return self.cache[node], ATOM
         own = self._depth(node)
         text, rank = self._text(node, own)
-        leaf = isinstance(node, Number | Size) or (isinstance(node, Read) and rank == ATOM and "[" not in text and "(" not in text)
+        leaf = isinstance(node, Number | Size) or (
+            isinstance(node, Read) and rank == ATOM and "[" not in text and "(" not in text
+        )
         keep = self.uses[node] > 1 or own < depth or len(text) > 70
         if leaf or not keep:
             return text, rank
@@ -309,7 +315,9 @@ class NestPrinter:
         base = self.step.base(place)
         if role == "scalar":
             return base
-        if not node.indices and (role in ("param", "row") or (role == "temporary" and not self.step.program.rows)):
+        if not node.indices and (
+            role in ("param", "row") or (role == "temporary" and not self.step.program.rows)
+        ):
             return base
         offset = self.step.offset(place, node.indices)
         lane = self.nest.lane
@@ -356,7 +364,9 @@ class NestPrinter:
         if vector:
             texts = [self._wide(x, text) for x, text in zip(arguments, texts, strict=True)]
         elif len(texts) > 1:
-            texts = [f"real({t})" if isinstance(x, Number) else t for x, t in zip(arguments, texts, strict=True)]
+            texts = [
+                f"real({t})" if isinstance(x, Number) else t for x, t in zip(arguments, texts, strict=True)
+            ]
         return f"rk_{name}({', '.join(texts)})", ATOM
 
     def _condition(self, node: Node, own: int) -> str:
@@ -372,13 +382,17 @@ class NestPrinter:
 
     def _name(self, base: str) -> str:
         names = self.step.names
-        name = next(n for n in (base, *(f"{base}_{count}" for count in range(2, 10**6))) if n not in names)
+        name, count = base, 2
+        while name in names:
+            name, count = f"{base}_{count}", count + 1
         names.add(name)
         return name
 
     def _local(self, node: Node) -> str:
         if isinstance(node, Read):
-            return f"{identifier((node.operand, node.component))}_at" + "".join(f"_{loop_name(i)}" for i in node.indices)
+            return f"{identifier((node.operand, node.component))}_at" + "".join(
+                f"_{loop_name(i)}" for i in node.indices
+            )
         if isinstance(node, Apply) and len(node.arguments) == 1 and isinstance(node.arguments[0], Read):
             return f"{node.function}_{identifier((node.arguments[0].operand, node.arguments[0].component))}"
         if isinstance(node, Apply) and node.function not in INFIX and node.function not in COMPARISONS:

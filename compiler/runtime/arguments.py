@@ -48,12 +48,18 @@ def named_operands(spec: Recurrence, given: Mapping[str, object]) -> None:
     known = [o.name for o in spec.operands if o.kind != "state"]
     unknown = [n for n in given if n not in known]
     if unknown:
-        hint = f"; pass states as state={{{unknown[0]!r}: ...}}" if unknown[0] in {o.name for o in spec.states} else ""
+        hint = (
+            f"; pass states as state={{{unknown[0]!r}: ...}}"
+            if unknown[0] in {o.name for o in spec.states}
+            else ""
+        )
         raise ArgumentError(f"{spec.name} has no operand {unknown[0]!r}; it takes {', '.join(known)}{hint}")
     missing = [n for n in wanted if given.get(n) is None]
     if missing:
         operand = spec.operand(missing[0])
-        raise ArgumentError(f"{spec.name} needs the operand {missing[0]!r}: {_expected(operand)}; pass {missing[0]}=...")
+        raise ArgumentError(
+            f"{spec.name} needs the operand {missing[0]!r}: {_expected(operand)}; pass {missing[0]}=..."
+        )
 
 
 def check(
@@ -86,11 +92,15 @@ def check(
     for o in ordered:
         tensor = all_tensors[o.name]
         _check_kind(spec, o, tensor)
-        lead = tuple(f"{axis} (implicit)" for axis in LEAD[o.kind])  # a spec may well call an axis of its own B or N
+        lead = tuple(
+            f"{axis} (implicit)" for axis in LEAD[o.kind]
+        )  # a spec may well call an axis of its own B or N
         for axis, length in zip((*lead, *o.dims), tensor.shape, strict=True):
             if isinstance(axis, int):
                 if length != axis:
-                    raise ArgumentError(f"{spec.name}: operand {o.name!r} has shape {_shape(tensor)}, expected {_expected(o)}")
+                    raise ArgumentError(
+                        f"{spec.name}: operand {o.name!r} has shape {_shape(tensor)}, expected {_expected(o)}"
+                    )
             elif axis == "H (implicit)":
                 heads[o.name] = int(length)
             else:
@@ -103,10 +113,14 @@ def check(
                 f"the {total} of the call; heads are shared in equal groups"
             )
         if spec.operand(name).kind == "state" and count != total:
-            raise ArgumentError(f"{spec.name}: state {name!r} {_shape(all_tensors[name])} has {count} heads, the call has {total}")
+            raise ArgumentError(
+                f"{spec.name}: state {name!r} {_shape(all_tensors[name])} has {count} heads, the call has {total}"
+            )
     for axis in spec.axes:
         if sizes.get(axis) == 0:
-            raise ArgumentError(f"{spec.name}: axis {axis} is empty in {source[axis]!r} {_shape(all_tensors[source[axis]])}")
+            raise ArgumentError(
+                f"{spec.name}: axis {axis} is empty in {source[axis]!r} {_shape(all_tensors[source[axis]])}"
+            )
     if "T (implicit)" not in sizes:
         raise ArgumentError(f"{spec.name} has no input, so the number of steps is unknown; declare an Input")
     batch, time = sizes.pop("B (implicit)"), sizes.pop("T (implicit)")
@@ -118,38 +132,60 @@ def check(
             f"{spec.name}: state {name!r} {_shape(state[name])} has {states} rows, the call has {len(sequences)} sequences"
         )
     if reset is not None and (reset.dtype != torch.bool or tuple(reset.shape) != (batch, time)):
-        raise ArgumentError(f"{spec.name}: reset is {reset.dtype} {_shape(reset)}, expected bool [{batch}, {time}]")
-    double = any(t.dtype == torch.float64 for t in all_tensors.values()) or any(o.dtype == "float64" for o in spec.states)
+        raise ArgumentError(
+            f"{spec.name}: reset is {reset.dtype} {_shape(reset)}, expected bool [{batch}, {time}]"
+        )
+    double = any(t.dtype == torch.float64 for t in all_tensors.values()) or any(
+        o.dtype == "float64" for o in spec.states
+    )
     return Arguments(tensors, state, sizes, batch, time, total, sequences, double)
 
 
 def _check_kind(spec: Recurrence, o: Operand, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
-        raise ArgumentError(f"{spec.name}: operand {o.name!r} is a {type(tensor).__name__}, expected a tensor {_expected(o)}")
+        raise ArgumentError(
+            f"{spec.name}: operand {o.name!r} is a {type(tensor).__name__}, expected a tensor {_expected(o)}"
+        )
     if tensor.dtype not in DTYPES:
         raise ArgumentError(
             f"{spec.name}: operand {o.name!r} is {tensor.dtype}, expected one of float32, bfloat16, float16, float64"
         )
     if tensor.device.type != "cpu":
-        raise ArgumentError(f"{spec.name}: operand {o.name!r} is on {tensor.device}, this kernel runs on the CPU; move it with .cpu()")
+        raise ArgumentError(
+            f"{spec.name}: operand {o.name!r} is on {tensor.device}, this kernel runs on the CPU; move it with .cpu()"
+        )
     if tensor.ndim != len(LEAD[o.kind]) + len(o.dims):
-        raise ArgumentError(f"{spec.name}: operand {o.name!r} has shape {_shape(tensor)}, expected {_expected(o)}")
+        raise ArgumentError(
+            f"{spec.name}: operand {o.name!r} has shape {_shape(tensor)}, expected {_expected(o)}"
+        )
 
 
-def _sequences(spec: Recurrence, batch: int, time: int, cu_seqlens: Tensor | None) -> tuple[tuple[int, int, int, int], ...]:
+def _sequences(
+    spec: Recurrence, batch: int, time: int, cu_seqlens: Tensor | None
+) -> tuple[tuple[int, int, int, int], ...]:
     if cu_seqlens is None:
         return tuple((n, 0, time, n) for n in range(batch))
     if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64) or len(cu_seqlens) < 2:
-        raise ArgumentError(f"{spec.name}: cu_seqlens is {cu_seqlens.dtype} {_shape(cu_seqlens)}, expected int32 or int64 [N + 1]")
+        raise ArgumentError(
+            f"{spec.name}: cu_seqlens is {cu_seqlens.dtype} {_shape(cu_seqlens)}, expected int32 or int64 [N + 1]"
+        )
     if batch != 1:
-        raise ArgumentError(f"{spec.name}: with cu_seqlens all sequences are packed in one row, B = 1, but B is {batch}")
+        raise ArgumentError(
+            f"{spec.name}: with cu_seqlens all sequences are packed in one row, B = 1, but B is {batch}"
+        )
     bounds: list[int] = cu_seqlens.tolist()
     if bounds[0] != 0 or bounds[-1] != time:
-        raise ArgumentError(f"{spec.name}: cu_seqlens runs from {bounds[0]} to {bounds[-1]}, expected from 0 to T = {time}")
+        raise ArgumentError(
+            f"{spec.name}: cu_seqlens runs from {bounds[0]} to {bounds[-1]}, expected from 0 to T = {time}"
+        )
     for n, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
         if end < start:
-            raise ArgumentError(f"{spec.name}: cu_seqlens falls from {start} to {end} at sequence {n}; boundaries never fall")
-    return tuple((0, start, end - start, n) for n, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)))
+            raise ArgumentError(
+                f"{spec.name}: cu_seqlens falls from {start} to {end} at sequence {n}; boundaries never fall"
+            )
+    return tuple(
+        (0, start, end - start, n) for n, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+    )
 
 
 def _shape(tensor: Tensor) -> str:

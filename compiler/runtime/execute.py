@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from rekern.backends.cpp import Source, load_all
+from rekern.hwmodels import detect
 from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
-from rekern.schedules.choose import RunSizes, compiled_sizes, run_sizes
+from rekern.schedules.choose import CpuPlan, Shape, plan
 from rekern.schedules.passes import CpuSizes, Pass, Slot
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.time_loop import backward_pass, forward_pass
@@ -82,12 +83,16 @@ class CpuExecutor:
         """The pass that runs forward when a gradient will be asked for."""
         return "recording" if self.programs.keep == "steps" else "forward"
 
-    def _sizes(self, arguments: Arguments) -> tuple[CpuSizes, RunSizes]:
-        sizes = compiled_sizes(self.programs, arguments.sizes, arguments.double)
-        run = run_sizes(
-            self.programs, sizes, arguments.sizes, len(arguments.sequences), arguments.heads, torch.get_num_threads()
+    def plan(self, arguments: Arguments) -> CpuPlan:
+        """The sizes of a call: solved once for each shape."""
+        shape = Shape.of(
+            arguments.sizes,
+            len(arguments.sequences),
+            arguments.heads,
+            torch.get_num_threads(),
+            arguments.double,
         )
-        return sizes, run
+        return plan(self.programs, shape, detect())
 
     # -- forward
 
@@ -95,7 +100,8 @@ class CpuExecutor:
         self, arguments: Arguments, request: Request, record: bool, in_place: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
-        sizes, run = self._sizes(arguments)
+        chosen = self.plan(arguments)
+        sizes, run = chosen.compiled, chosen.run
         (built,) = self.need(sizes, ["forward"] if not record else [self.recording_name])
         if record:
             self.need(sizes, [self.recording_name, "backward"])
@@ -107,14 +113,18 @@ class CpuExecutor:
         }
         first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in spec.states}
         last = {
-            o.name: first[o.name] if in_place else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
+            o.name: first[o.name]
+            if in_place
+            else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
             for o in spec.states
         }
 
         def layout(slot: Slot) -> Layout | None:
             match slot.use:
                 case "output":
-                    return Layout(outputs[slot.operand], ("B", "T", "H"), step.output_dims[slot.operand], slot.cell)
+                    return Layout(
+                        outputs[slot.operand], ("B", "T", "H"), step.output_dims[slot.operand], slot.cell
+                    )
                 case "state_in":
                     return Layout(first[slot.operand], ("N", "H"), spec.operand(slot.operand).dims, slot.cell)
                 case "state_out":
@@ -123,7 +133,9 @@ class CpuExecutor:
                     return self._operand(arguments, slot)
 
         scalars = self._scalars(arguments, request)
-        call, alive = prepare(built.view, arguments, run, run.tiles, layout, scalars, request.reset, request.reverse, None)
+        call, alive = prepare(
+            built.view, arguments, run, run.tiles, layout, scalars, request.reset, request.reverse, None
+        )
         saved = torch.empty(0, dtype=arguments.real)
         if record:
             saved = torch.empty(built.library.saved_size(ctypes.addressof(call)), dtype=arguments.real)
@@ -137,16 +149,25 @@ class CpuExecutor:
 
     def _operand(self, arguments: Arguments, slot: Slot) -> Layout:
         o = self.spec.operand(slot.operand)
-        return Layout(arguments.tensors[o.name], ("B", "T", "H") if o.kind == "input" else ("H",), o.dims, slot.cell)
+        return Layout(
+            arguments.tensors[o.name], ("B", "T", "H") if o.kind == "input" else ("H",), o.dims, slot.cell
+        )
 
     def _scalars(self, arguments: Arguments, request: Request) -> list[float]:
         return [
-            request.scalars[o.name] if o.name in request.scalars else scalar_value(self.spec, o, arguments.sizes)
+            request.scalars[o.name]
+            if o.name in request.scalars
+            else scalar_value(self.spec, o, arguments.sizes)
             for o in self.spec.of_kind("scalar")
         ]
 
     def _shape(self, arguments: Arguments, lead: tuple[str, ...], dims: tuple[Dim, ...]) -> list[int]:
-        lengths = {"B": arguments.batch, "T": arguments.time, "H": arguments.heads, "N": len(arguments.sequences)}
+        lengths = {
+            "B": arguments.batch,
+            "T": arguments.time,
+            "H": arguments.heads,
+            "N": len(arguments.sequences),
+        }
         return [*(lengths[a] for a in lead), *(d if isinstance(d, int) else arguments.sizes[d] for d in dims)]
 
     # -- backward
@@ -160,7 +181,8 @@ class CpuExecutor:
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cotangents of the inputs and parameters, and of the first states."""
-        sizes, run = self._sizes(arguments)
+        chosen = self.plan(arguments)
+        sizes, run = chosen.compiled, chosen.run
         (built,) = self.need(sizes, ["backward"])
         spec, step = self.spec, self.spec.step
         real, lane = arguments.real, self.programs.lane
@@ -171,11 +193,17 @@ class CpuExecutor:
             shape = self._shape(arguments, lead, dims)
             return torch.zeros([parts, *shape], dtype=real) if add else torch.empty([1, *shape], dtype=real)
 
-        d_inputs = {o.name: memory(("B", "T", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.of_kind("input")}
-        d_first = {o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states}
+        d_inputs = {
+            o.name: memory(("B", "T", "H"), o.dims, lane is not None and lane not in o.dims)
+            for o in spec.of_kind("input")
+        }
+        d_first = {
+            o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states
+        }
         units = -(-len(arguments.sequences) // run.rows)
         d_params = {
-            o.name: torch.zeros([parts, units, *self._shape(arguments, ("H",), o.dims)], dtype=real) for o in spec.of_kind("param")
+            o.name: torch.zeros([parts, units, *self._shape(arguments, ("H",), o.dims)], dtype=real)
+            for o in spec.of_kind("param")
         }
         terms, wanted = self.programs.weight_terms
         vectors = {name: memory(("B", "T", "H"), (index.dim,), False) for name, (index, _) in wanted.items()}
@@ -186,10 +214,18 @@ class CpuExecutor:
             match slot.use:
                 case "d_output":
                     given = d_outputs[name]
-                    return None if given is None else Layout(given, ("B", "T", "H"), step.output_dims[name], slot.cell)
+                    return (
+                        None
+                        if given is None
+                        else Layout(given, ("B", "T", "H"), step.output_dims[name], slot.cell)
+                    )
                 case "d_state_out":
                     given = d_last[name]
-                    return None if given is None else Layout(given, ("N", "H"), spec.operand(name).dims, slot.cell)
+                    return (
+                        None
+                        if given is None
+                        else Layout(given, ("N", "H"), spec.operand(name).dims, slot.cell)
+                    )
                 case "d_state_in":
                     return Layout(d_first[name], ("P", "N", "H"), spec.operand(name).dims, slot.cell)
                 case "d_input":
@@ -202,7 +238,9 @@ class CpuExecutor:
                     return self._operand(arguments, slot)
 
         scalars = self._scalars(arguments, request)
-        call, alive = prepare(built.view, arguments, run, run.groups, layout, scalars, request.reset, request.reverse, saved)
+        call, alive = prepare(
+            built.view, arguments, run, run.groups, layout, scalars, request.reset, request.reverse, saved
+        )
         launch(built.library, call)
         del alive
         results = {n: t.sum(0) if len(t) > 1 else t[0] for n, t in d_inputs.items()}

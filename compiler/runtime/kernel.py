@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from rekern.errors import ArgumentError, BuildError
+from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
 from rekern.runtime.arguments import check, named_operands
 from rekern.runtime.execute import CpuExecutor, Request
-from rekern.schedules.choose import compiled_sizes
+from rekern.schedules.choose import Shape, plan
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence
 
@@ -72,7 +73,9 @@ class Kernel:
             check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
             dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
             given = {**self.by_name(tensors), **scalars}
-            return reference(self.spec, given, states, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, dtype=dtype)
+            return reference(
+                self.spec, given, states, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, dtype=dtype
+            )
         record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
         results = ops.forward(
             self.name,
@@ -113,7 +116,9 @@ class Kernel:
                     raise ArgumentError(
                         f"{self.spec.name}: operand {name!r} of a step has shape {list(value.shape)}, expected [{dims}]"
                     )
-        longer = {n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()}
+        longer = {
+            n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()
+        }
         restart = reset.unsqueeze(1) if reset is not None else None
         if in_place:
             outputs, final = self._step_in_place(longer, state, restart)
@@ -135,8 +140,12 @@ class Kernel:
                     f"{states[o.name].dtype if o.name in states else 'missing'}"
                 )
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values())):
-            raise ArgumentError(f"{self.spec.name}: a step in place has no gradient; use torch.no_grad(), or in_place=False")
-        outputs, final, _ = self.executor.forward(arguments, Request(scalars, reset, False), record=False, in_place=True)
+            raise ArgumentError(
+                f"{self.spec.name}: a step in place has no gradient; use torch.no_grad(), or in_place=False"
+            )
+        outputs, final, _ = self.executor.forward(
+            arguments, Request(scalars, reset, False), record=False, in_place=True
+        )
         return outputs, final
 
     # -- operands
@@ -154,12 +163,16 @@ class Kernel:
         names = {o.name for o in self.spec.states}
         for n in state or {}:
             if n not in names:
-                raise ArgumentError(f"{self.spec.name} has no state {n!r}; it has {', '.join(o.name for o in self.spec.states)}")
+                raise ArgumentError(
+                    f"{self.spec.name} has no state {n!r}; it has {', '.join(o.name for o in self.spec.states)}"
+                )
         tensors: list[Tensor] = []
         for n in self.tensor_names:
             value = operands[n]
             if not isinstance(value, Tensor):
-                raise ArgumentError(f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor")
+                raise ArgumentError(
+                    f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor"
+                )
             tensors.append(value)
         scalars = {}
         for o in self.spec.of_kind("scalar"):
@@ -167,11 +180,19 @@ class Kernel:
             if value is None:
                 continue
             if isinstance(value, Tensor) and value.numel() != 1:
-                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} has shape {list(value.shape)}, expected one number")
+                raise ArgumentError(
+                    f"{self.spec.name}: scalar {o.name!r} has shape {list(value.shape)}, expected one number"
+                )
             if isinstance(value, Tensor) and value.requires_grad:
-                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} gets no gradient; declare it as a Param to train it")
+                raise ArgumentError(
+                    f"{self.spec.name}: scalar {o.name!r} gets no gradient; declare it as a Param to train it"
+                )
             scalars[o.name] = float(value)
-        ordered = {o.name: state[o.name] for o in self.spec.states if state is not None and state.get(o.name) is not None}
+        ordered = {
+            o.name: state[o.name]
+            for o in self.spec.states
+            if state is not None and state.get(o.name) is not None
+        }
         return tensors, scalars, ordered
 
     def _has_compiler(self) -> bool:
@@ -183,7 +204,10 @@ class Kernel:
                 self._compiler = True
             except BuildError as error:
                 first, rest = (str(error).splitlines() + [""])[:2]
-                warnings.warn(f"{first}; {self.spec.name} runs as a torch loop, many times slower ({rest})", stacklevel=3)
+                warnings.warn(
+                    f"{first}; {self.spec.name} runs as a torch loop, many times slower ({rest})",
+                    stacklevel=3,
+                )
                 self._compiler = False
         return self._compiler
 
@@ -197,7 +221,7 @@ class Kernel:
     def sources(self, **sizes: int) -> dict[str, str]:
         """The C++ of every pass, for these axis lengths."""
         lengths = {axis: sizes.get(axis, 64) for axis in self.spec.axes}
-        chosen = compiled_sizes(self.executor.programs, lengths, double=False)
+        chosen = plan(self.executor.programs, Shape.of(lengths, 1, 1, 1, False), detect()).compiled
         names = dict.fromkeys(["forward", self.executor.recording_name, "backward"])
         return {n: self.executor.source(chosen, n).text for n in names}
 

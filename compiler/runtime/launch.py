@@ -79,7 +79,17 @@ def record(layout: Layout, heads: int) -> list[int]:
     padding = [0] * (MOST_AXES - len(axes))
     part = by_lead.get("P", 0)
     group = heads // own_heads
-    return [address, DTYPE_CODES[tensor.dtype], part, batch, by_lead.get("T", 0), by_lead.get("H", 0), group, *axes, *padding]
+    return [
+        address,
+        DTYPE_CODES[tensor.dtype],
+        part,
+        batch,
+        by_lead.get("T", 0),
+        by_lead.get("H", 0),
+        group,
+        *axes,
+        *padding,
+    ]
 
 
 def prepare(
@@ -143,4 +153,3 @@ def launch(library: ctypes.CDLL, call: Call) -> None:
     """
     if library.run(ctypes.addressof(call)) != 0:
         raise MemoryError("no memory for the working arrays of a kernel")
-

@@ -44,7 +44,9 @@ def forward(
     """Outputs, final states, saved values."""
     k = KERNELS[kernel]
     arguments = check(k.spec, k.by_name(operands), k.states_by_name(state_names, states), cu_seqlens, reset)
-    outputs, last, saved = k.executor.forward(arguments, _request(scalar_names, scalars, reset, reverse), record)
+    outputs, last, saved = k.executor.forward(
+        arguments, _request(scalar_names, scalars, reset, reverse), record
+    )
     return [*outputs.values(), *last.values(), saved]
 
 
@@ -92,7 +94,13 @@ def _(
     tensors = k.by_name(operands)
     sizes: dict[str, int] = {}
     for o in k.spec.of_kind("input", "param"):
-        sizes.update({d: n for d, n in zip(o.dims, tensors[o.name].shape[-len(o.dims) :], strict=False) if isinstance(d, str)})
+        sizes.update(
+            {
+                d: n
+                for d, n in zip(o.dims, tensors[o.name].shape[-len(o.dims) :], strict=False)
+                if isinstance(d, str)
+            }
+        )
     first = tensors[k.spec.of_kind("input")[0].name]
     heads = max(t.shape[2 if k.spec.operand(n).kind == "input" else 0] for n, t in tensors.items())
     count = first.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
@@ -101,7 +109,10 @@ def _(
     def shape(dims: Sequence[int | str]) -> list[int]:
         return [d if isinstance(d, int) else sizes[d] for d in dims]
 
-    outputs = [first.new_empty([first.shape[0], first.shape[1], heads, *shape(d)]) for d in k.spec.step.output_dims.values()]
+    outputs = [
+        first.new_empty([first.shape[0], first.shape[1], heads, *shape(d)])
+        for d in k.spec.step.output_dims.values()
+    ]
     last = [first.new_empty([count, heads, *shape(o.dims)], dtype=real) for o in k.spec.states]
     length = torch.library.get_ctx().new_dynamic_size() if record else 0
     return [*outputs, *last, first.new_empty([length], dtype=real)]
@@ -135,7 +146,17 @@ def _differentiate(ctx: Any, cotangents: list[Tensor]) -> tuple[Any, ...]:
     *tensors, cu_seqlens, reset, saved = ctx.saved_tensors
     operands, states = tensors[:operand_count], tensors[operand_count : operand_count + state_count]
     grads = backward(
-        kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, list(cotangents[:-1]), saved
+        kernel,
+        operands,
+        state_names,
+        states,
+        scalar_names,
+        scalars,
+        cu_seqlens,
+        reset,
+        reverse,
+        list(cotangents[:-1]),
+        saved,
     )
     nothing = [None] * len(scalars)
     return None, grads[:operand_count], None, grads[operand_count:], None, nothing, None, None, None, None

@@ -120,7 +120,10 @@ class Pass:
         """Sets `rows` to the sequences that still run at `step`; they are ordered by length."""
         if not self.rows:
             return ()
-        return ("rows = count;", "while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;")
+        return (
+            "rows = count;",
+            "while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;",
+        )
 
 
 class PassBuilder:
@@ -169,7 +172,9 @@ class PassBuilder:
         arguments = [f"call.tensors[{number}]", "head", "group", "first_columns" if shared else "true"]
         order = sorted(range(len(dims)), key=lambda n: dims[n] == self.lane)
         if order:
-            parts = (f"{{{n}, dims.{dims[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
+            parts = (
+                f"{{{n}, dims.{dims[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order
+            )
             arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
         view = View(name, slot, f"({', '.join(arguments)})", len(dims), self.size(dims))
         self.views.append(view)
@@ -206,7 +211,9 @@ class PassBuilder:
         self.masks |= text.masks
         return text
 
-    def body(self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View], adds: bool) -> Body:
+    def body(
+        self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View], adds: bool
+    ) -> Body:
         """The step of `program`. `adds`: results without the lane are summed over the tasks of a row of columns."""
         text = self.print(program)
         read = reads(program)
@@ -226,8 +233,14 @@ class PassBuilder:
             if self.rows:
                 declare.append(f"real* {name}[ROWS];")
             here = f"{name}[row]" if self.rows else name
-            stage.append(f"{here if self.rows else f'real* {name}'} = " + (f"{scratch};" if summed else f"{view.name}.open({scratch}, batch, time);"))
-            flush.append(f"{view.name}.{'add' if summed else 'close'}" + (f"(batch, time, {here});" if summed else f"({here}, batch, time);"))
+            stage.append(
+                f"{here if self.rows else f'real* {name}'} = "
+                + (f"{scratch};" if summed else f"{view.name}.open({scratch}, batch, time);")
+            )
+            flush.append(
+                f"{view.name}.{'add' if summed else 'close'}"
+                + (f"(batch, time, {here});" if summed else f"({here}, batch, time);")
+            )
         again = self.each_row(flush) if self.rows else tuple(flush)
         return Body((*declare, *self.each_row(stage)), tuple(text.lines), again)
 
@@ -244,7 +257,9 @@ class PassBuilder:
         scratch = self.at(f"work.{name}", view.size)
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, time);")
-        stage.append(f"{here} = {scratch};" if copied else f"{here} = {view.name}.view({scratch}, batch, time);")
+        stage.append(
+            f"{here} = {scratch};" if copied else f"{here} = {view.name}.view({scratch}, batch, time);"
+        )
 
     def params(self, *programs: Program) -> tuple[str, ...]:
         """Parameters into working memory, once a task; weights that are only contracted are packed instead."""
@@ -257,7 +272,9 @@ class PassBuilder:
                 if place not in read:
                     continue
                 view = self.view(Slot("param", *place), o.axes)
-                self.packed_slots.update({p.name: len(self.slots) - 1 for p in self.packed.values() if p.place == place})
+                self.packed_slots.update(
+                    {p.name: len(self.slots) - 1 for p in self.packed.values() if p.place == place}
+                )
                 name = identifier(place)
                 if not o.axes:
                     lines.append(f"const real {name} = {view.name}.one(0, 0);")
@@ -299,7 +316,9 @@ class PassBuilder:
 def reads(program: Program) -> set[Place]:
     """The arrays that a program reads."""
     return {
-        (n.operand, n.component) for n in ir.walk([a.value for a in program.assigns]) if isinstance(n, ir.Read)
+        (n.operand, n.component)
+        for n in ir.walk([a.value for a in program.assigns])
+        if isinstance(n, ir.Read)
     }
 
 

@@ -57,14 +57,18 @@ class Programs:
     @property
     def tiled(self) -> bool:
         """Whether a task owns a fixed number of columns: there are other axes to walk for each of them."""
-        return self.lane is not None and any(self.lane in o.axes and len(o.axes) > 1 for o in self.spec.states)
+        return self.lane is not None and any(
+            self.lane in o.axes and len(o.axes) > 1 for o in self.spec.states
+        )
 
     def _base_roles(self) -> dict[str, Role]:
         kinds: dict[str, Role] = {"state": "state", "input": "row", "param": "param", "scalar": "scalar"}
         return {o.name: kinds[o.kind] for o in self.spec.operands}
 
     def _program(self, name: str, assigns: list[Assign], extra: Mapping[str, Role]) -> Program:
-        return Program(f"{self.spec.name} {name}", tuple(assigns), {**self._base_roles(), **extra}, self.lane, self.rows)
+        return Program(
+            f"{self.spec.name} {name}", tuple(assigns), {**self._base_roles(), **extra}, self.lane, self.rows
+        )
 
     @cached_property
     def forward(self) -> Program:
@@ -124,7 +128,9 @@ class Programs:
                 pairs = self._separated(name, node)
                 for left, right in pairs or ():
                     axes = ir.canonical_axes(self.spec.operand(name).axes)
-                    terms.append(WeightTerm((name, cell), vector(LEFT, left, axes[0]), vector(RIGHT, right, axes[1])))
+                    terms.append(
+                        WeightTerm((name, cell), vector(LEFT, left, axes[0]), vector(RIGHT, right, axes[1]))
+                    )
         return tuple(terms), vectors
 
     def _separated(self, name: str, node: Node) -> list[tuple[Node, Node]] | None:
@@ -176,7 +182,9 @@ def decode(word: str) -> Place:
     return name, tuple(map(int, cell))
 
 
-def _assigns(target: str, dims: tuple[Dim, ...], cells: Mapping[Cell, Node], add: bool = False) -> list[Assign]:
+def _assigns(
+    target: str, dims: tuple[Dim, ...], cells: Mapping[Cell, Node], add: bool = False
+) -> list[Assign]:
     axes = ir.canonical_axes(named(dims))
     return [Assign((target, cell), axes, node, add) for cell, node in cells.items()]
 
@@ -193,7 +201,9 @@ def _multiplies_weight(spec: Recurrence) -> bool:
     for node in ir.walk(spec.step.roots()):
         if isinstance(node, Reduce) and node.operation == "sum":
             parts = ir.factors(node.body)
-            matrices = [p for p in parts if isinstance(p, Read) and p.operand in weights and len(p.indices) == 2]
+            matrices = [
+                p for p in parts if isinstance(p, Read) and p.operand in weights and len(p.indices) == 2
+            ]
             rest = ir.product(p for p in parts if p not in matrices)
             if len(matrices) == 1 and rest.free == {node.index} and not ir.operands_read([rest]) <= weights:
                 return True

@@ -58,11 +58,18 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
     for name, dims in spec.step.output_dims.items():
         for cell in cells_of(dims):
             place = (cotangent(name), cell)
-            inputs[place] = b.view(Slot("d_output", name, cell), tuple(named(dims)), mine=True, suffix=f"{identifier(place)}_tensor")
+            inputs[place] = b.view(
+                Slot("d_output", name, cell),
+                tuple(named(dims)),
+                mine=True,
+                suffix=f"{identifier(place)}_tensor",
+            )
     results: dict[Place, View] = {}
     for o in spec.of_kind("input"):
         for place in b.cells(o):
-            results[(cotangent(o.name), place[1])] = b.view(Slot("d_input", *place), o.axes, suffix="gradient")
+            results[(cotangent(o.name), place[1])] = b.view(
+                Slot("d_input", *place), o.axes, suffix="gradient"
+            )
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
     body = b.body(program, inputs, results, adds=True)
@@ -76,7 +83,9 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         target = b.view(Slot("d_state_in", *place), o.axes, suffix="d_first")
         load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
         add = b.lane is not None and b.lane not in o.axes
-        store.append(f"{target.name}.{'add' if add else 'write'}(sequence.state, 0, {b.at(array.name, array.size)});")
+        store.append(
+            f"{target.name}.{'add' if add else 'write'}(sequence.state, 0, {b.at(array.name, array.size)});"
+        )
         reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
         b.work[array.name] = array
         carried.append(array.name)
@@ -84,7 +93,11 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         if assign.add:
             name = identifier(assign.target)
             dims = tuple(i.dim for i in assign.axes)
-            target = b.view(Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1]), dims, suffix="gradient")
+            target = b.view(
+                Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1]),
+                dims,
+                suffix="gradient",
+            )
             b.work[name] = WorkArray(name, b.size(dims))
             carried.append(name)
             load.append(f"fill({b.at(name, b.size(dims))}, {b.size(dims)}, real(0));")
@@ -105,12 +118,16 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
 
 
 def _input_views(b: PassBuilder) -> dict[Place, View]:
-    return {place: b.view(Slot("input", *place), o.axes) for o in b.spec.of_kind("input") for place in b.cells(o)}
+    return {
+        place: b.view(Slot("input", *place), o.axes) for o in b.spec.of_kind("input") for place in b.cells(o)
+    }
 
 
 def _slot(b: PassBuilder) -> tuple[WorkArray, ...]:
     """What one step hands to its gradient: the states before it and the kept values."""
-    kept = [WorkArray(identifier((k.name, ())), b.size(i.dim for i in k.axes)) for k in b.programs.backstep.kept]
+    kept = [
+        WorkArray(identifier((k.name, ())), b.size(i.dim for i in k.axes)) for k in b.programs.backstep.kept
+    ]
     return (*(array for _, _, array in b.state_arrays()), *kept)
 
 
