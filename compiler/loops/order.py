@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from rekern import ir
 from rekern.errors import PlanError
@@ -26,6 +27,7 @@ class Edge:
     gap: int
 
 
+@lru_cache(maxsize=256)
 def arrange(program: Program) -> Loops:
     """Lower `program` and put its statements in order.
 

@@ -27,7 +27,7 @@ class Assign:
     add: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """The stores of one pass over a step.
 

@@ -28,8 +28,7 @@ def _request(scalar_names: str, scalars: Sequence[float], reset: Tensor | None, 
     return Request(dict(zip(filter(None, scalar_names.split(",")), scalars, strict=True)), reset, reverse)
 
 
-@torch.library.custom_op("rekern::forward", mutates_args=())
-def forward(
+def _run_forward(
     kernel: str,
     operands: Sequence[Tensor],
     state_names: str,
@@ -50,8 +49,7 @@ def forward(
     return [*outputs.values(), *last.values(), saved]
 
 
-@torch.library.custom_op("rekern::backward", mutates_args=())
-def backward(
+def _run_backward(
     kernel: str,
     operands: Sequence[Tensor],
     state_names: str,
@@ -77,8 +75,7 @@ def backward(
     return [*(grads[n] for n in k.tensor_names), *(d_first[n].to(given[n].dtype) for n in given)]
 
 
-@forward.register_fake
-def _(
+def _shape_forward(
     kernel: str,
     operands: Sequence[Tensor],
     state_names: str,
@@ -118,8 +115,7 @@ def _(
     return [*outputs, *last, first.new_empty([length], dtype=real)]
 
 
-@backward.register_fake
-def _(
+def _shape_backward(
     kernel: str,
     operands: Sequence[Tensor],
     state_names: str,
@@ -169,5 +165,22 @@ def _refuse(ctx: Any, *cotangents: object) -> None:
     )
 
 
-forward.register_autograd(_differentiate, setup_context=_keep)
-backward.register_autograd(_refuse, setup_context=lambda ctx, inputs, output: None)
+# Defined by schema: torch.library.custom_op imports all of torch.compile at its first call, a second of every
+# process that only wants to run a kernel.
+CALL = (
+    "str kernel, Tensor[] operands, str state_names, Tensor[] states, str scalar_names, float[] scalars, "
+    "Tensor? cu_seqlens, Tensor? reset, bool reverse"
+)
+LIBRARY = torch.library.Library("rekern", "DEF")
+LIBRARY.define(f"forward({CALL}, bool record) -> Tensor[]")
+LIBRARY.define(f"backward({CALL}, Tensor[] cotangents, Tensor saved) -> Tensor[]")
+LIBRARY.impl("forward", _run_forward, "CPU")
+LIBRARY.impl("backward", _run_backward, "CPU")
+torch.library.register_fake("rekern::forward", _shape_forward, lib=LIBRARY)
+torch.library.register_fake("rekern::backward", _shape_backward, lib=LIBRARY)
+torch.library.register_autograd("rekern::forward", _differentiate, setup_context=_keep, lib=LIBRARY)
+torch.library.register_autograd(
+    "rekern::backward", _refuse, setup_context=lambda ctx, inputs, output: None, lib=LIBRARY
+)
+forward = torch.ops.rekern.forward.default
+backward = torch.ops.rekern.backward.default

@@ -20,6 +20,7 @@ from rekern.hwmodels import Machine
 from rekern.ir import Apply, walk
 from rekern.loops.order import arrange
 from rekern.loops.program import Program
+from rekern.plans import remembered
 from rekern.schedules.passes import MOST_ROWS, CpuSizes
 from rekern.schedules.programs import Programs
 
@@ -47,14 +48,10 @@ class RunSizes:
 
 @dataclass(frozen=True)
 class CpuPlan:
-    """The sizes of one kind of call, and the problem that they solve."""
+    """The sizes of one kind of call."""
 
     compiled: CpuSizes
     run: RunSizes
-    solution: Solution
-
-    def __str__(self) -> str:
-        return str(self.solution)
 
 
 @dataclass(frozen=True)
@@ -79,31 +76,34 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     Raises:
         rekern.solver.Infeasible: no size fits the machine.
     """
+    assert machine.cpu is not None
+    key = {"spec": programs.spec.meaning, "shape": shape, "machine": machine.resource_vector()}
+    values = remembered(key, lambda: solution(programs, shape, machine).values)
+    real = "double" if shape.double else "float"
+    lanes = machine.cpu.vector_bytes // (8 if shape.double else 4)
+    compiled = CpuSizes(real, machine.cpu.vector_bytes, values.get("vectors", 0) * lanes)
+    columns = compiled.tile or values.get("columns", lanes)
+    lane = programs.lane
+    tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1
+    groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
+    run = RunSizes(values.get("rows", 1), values["block"], columns, tiles, groups, shape.threads)
+    return CpuPlan(compiled, run)
+
+
+def solution(programs: Programs, shape: Shape, machine: Machine) -> Solution:
+    """The best sizes with their predicted costs and the slack of every limit."""
     from rekern.solver import solve
 
-    assert machine.cpu is not None
-    lengths = dict(shape.lengths)
-    real = "double" if shape.double else "float"
-    lanes = CpuSizes(real, machine.cpu.vector_bytes, 0).lanes
-    lane = programs.lane
-    if programs.tiled and lane is not None:
-        solution = solve(tile_problem(programs, shape, machine))
-        tile = solution.values["vectors"] * lanes
-        tiles = -(-lengths[lane] // tile)
-        groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
-        run = RunSizes(1, solution.values["block"], tile, tiles, groups, shape.threads)
-        return CpuPlan(CpuSizes(real, machine.cpu.vector_bytes, tile), run, solution)
-    compiled = CpuSizes(real, machine.cpu.vector_bytes, 0)
+    return solve(problem(programs, shape, machine))
+
+
+def problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
+    """The problem that the sizes of a call solve."""
+    if programs.tiled:
+        return tile_problem(programs, shape, machine)
     if programs.rows:
-        solution = solve(row_problem(programs, shape, machine))
-        run = RunSizes(solution.values["rows"], solution.values["block"], lanes, 1, 1, shape.threads)
-        return CpuPlan(compiled, run, solution)
-    solution = solve(stream_problem(programs, shape, machine))
-    columns = solution.values["columns"]
-    tiles = -(-lengths[lane] // columns) if lane is not None else 1
-    return CpuPlan(
-        compiled, RunSizes(1, solution.values["block"], columns, tiles, tiles, shape.threads), solution
-    )
+        return row_problem(programs, shape, machine)
+    return stream_problem(programs, shape, machine)
 
 
 def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
