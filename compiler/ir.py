@@ -11,11 +11,12 @@ component (2,).
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
+
+from rekern.digests import digest_of
 
 Reduction = Literal["sum", "max"]
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne"})
@@ -86,11 +87,6 @@ Node = Number | Size | Read | Apply | Reduce  # the whole language
 
 Predicate = Callable[[Node], bool]
 _interned: weakref.WeakValueDictionary[object, Node] = weakref.WeakValueDictionary()
-
-
-def digest_of(*parts: str) -> str:
-    """A short stable name for a sequence of texts."""
-    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=12).hexdigest()
 
 
 def number(value: float) -> Number:

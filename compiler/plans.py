@@ -12,9 +12,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-from rekern.ir import digest_of
+from rekern.digests import digest_of
 from rekern.settings import Settings
 
 SCHEMA = 1
@@ -24,10 +25,14 @@ SCHEMA = 1
 def generator() -> str:
     """A digest of the code that makes choices: a plan of another version of it is another plan."""
     root = Path(__file__).parent
-    import rekern.hwmodels
-    import rekern.solver
-
-    folders = [root / "schedules", *(Path(p) for m in (rekern.solver, rekern.hwmodels) for p in m.__path__)]
+    packages = (
+        find_spec("rekern.solver"),
+        find_spec("rekern.hwmodels"),
+    )  # found, not imported: sympy is slow
+    folders = [
+        root / "schedules",
+        *(Path(p) for m in packages if m for p in m.submodule_search_locations or ()),
+    ]
     return digest_of(*(f.read_text() for folder in folders for f in sorted(folder.glob("*.py"))))
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from types import FunctionType
 from typing import Literal, cast
 
-from rekern import ir
+from rekern.digests import digest_of
 from rekern.errors import SpecError, quote_traceback
 from rekern.ir import Node
 from rekern.trace import Array, Cell, Dim, as_array, named, operand, show
@@ -173,7 +173,7 @@ class Recurrence:
             lines += [
                 f"{name}{cell}={node.digest}" for name, cells in group.items() for cell, node in cells.items()
             ]
-        return ir.digest_of(*lines)
+        return digest_of(*lines)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recurrence) and self.meaning == other.meaning

@@ -2,23 +2,24 @@
 
     python examples/char_lm.py --short
 
-The cell is in no library: a memory that writes as much as it is surprised. It is nonlinear in its state, so the
-parallel forms of linear attention do not apply, and without a kernel it would be a Python loop over time. The
-example compiles it, trains two layers of it, compares the model with the same one on a Python loop (outputs,
-gradients, speed), and writes some text one character at a time with `kernel.step`.
+The cell is in no library: a memory that writes as much as it is surprised. It is nonlinear in its state, so
+the parallel forms of linear attention do not apply, and without a kernel it would be a Python loop over time.
+The example compiles it, trains two layers of it, compares the model with the same one on a Python loop
+(outputs, gradients, speed), and writes some text one character at a time with `kernel.step`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,14 +28,30 @@ import rekern as rk
 from rekern import Input, Param, State
 from rekern.math import abs, outer, sigmoid
 
-# -- the cell --------------------------------------------------------------------------------------------------
+Memory = dict[str, Tensor]  # the states of one layer by name, as kernels take and return them
+Cell = Callable[..., tuple[Tensor, Memory]]  # a kernel, its step, or the Python loop
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of a run; the defaults are those of the long one."""
+
+    steps: int = 3000
+    batch: int = 16
+    length: int = 128
+    dim: int = 128
+    heads: int = 4
+    layers: int = 2
+    learning_rate: float = 5e-3
+
+
+# -- the cell ------------------------------------------------------------------------------------------------
 
 
 @rk.recurrence
 def surprise_memory(
     S=State("K", "V"), q=Input("K"), k=Input("K", unit_norm=True), v=Input("V"), forget=Input(),
     gain=Param("V"), bias=Param("V"),
-):  # fmt: skip
+):
     """A delta rule whose write strength depends on how wrong the memory was about the value."""
     error = v - k @ S
     surprise = sigmoid(gain * abs(error) + bias)
@@ -43,8 +60,8 @@ def surprise_memory(
 
 
 def python_loop(
-    *, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, gain: Tensor, bias: Tensor, state: object = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+    *, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, gain: Tensor, bias: Tensor, state: None = None
+) -> tuple[Tensor, Memory]:
     """The same cell as one would write it in torch, to compare with; it starts from an empty memory."""
     batch, steps, heads, size = v.shape
     S = q.new_zeros(batch, heads, k.shape[-1], size)
@@ -58,10 +75,7 @@ def python_loop(
     return torch.stack(outputs, 1), {"S": S}
 
 
-# -- the model -------------------------------------------------------------------------------------------------
-
-States = list[dict[str, Tensor]]
-Cell = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # a kernel, its step, or the loop above
+# -- the model -----------------------------------------------------------------------------------------------
 
 
 class Layer(nn.Module):
@@ -82,13 +96,11 @@ class Layer(nn.Module):
         self.heads = (4, heads, size)
         nn.init.constant_(self.forget.bias, 4.0)  # remember for some 50 characters to begin with
 
-    def forward(self, x: Tensor, cell: Cell, state: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, x: Tensor, cell: Cell, state: Memory | None) -> tuple[Tensor, Memory]:
         y = self.norm(x)
         q, k, v, gate = self.project(y).unflatten(-1, self.heads).unbind(-3)
         k = F.normalize(F.silu(k), dim=-1)
-        read, state = cell(
-            q=q, k=k, v=v, forget=self.forget(y), gain=self.gain, bias=self.bias, state=state
-        )
+        read, state = cell(q=q, k=k, v=v, forget=self.forget(y), gain=self.gain, bias=self.bias, state=state)
         return x + self.out((read * F.silu(gate)).flatten(-2)), state
 
 
@@ -101,10 +113,137 @@ class CharLM(nn.Module):
         self.layers = nn.ModuleList(Layer(dim, heads) for _ in range(layers))
         self.head = nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, characters))
 
-    def forward(self, text: Tensor, cell: Cell, states: States | None = None) -> tuple[Tensor, States]:
+    def forward(
+        self, text: Tensor, cell: Cell, states: list[Memory] | None = None
+    ) -> tuple[Tensor, list[Memory]]:
         x = self.embedding(text)
         new = []
         for n, layer in enumerate(self.layers):
             x, state = layer(x, cell, states[n] if states else None)
             new.append(state)
         return self.head(x), new
+
+
+# -- text ----------------------------------------------------------------------------------------------------
+
+
+def standard_library() -> tuple[Tensor, str]:
+    """Python's own modules as one long row of character numbers, and the characters by number."""
+    modules = sorted(Path(os.__file__).parent.glob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8", errors="ignore") for path in modules)
+    codes = torch.frombuffer(bytearray(text.encode("ascii", errors="ignore")), dtype=torch.uint8)
+    characters, numbers = codes.unique(return_inverse=True)
+    return numbers, bytes(characters.tolist()).decode()
+
+
+def windows(text: Tensor, s: Settings, generator: torch.Generator) -> Tensor:
+    """Pieces [batch, length + 1] from random places."""
+    starts = torch.randint(len(text) - s.length, (s.batch, 1), generator=generator)
+    return text[starts + torch.arange(s.length + 1)]
+
+
+def loss_of(model: CharLM, pieces: Tensor, cell: Cell) -> tuple[Tensor, Tensor]:
+    """Mean loss in nats a character, and the logits."""
+    logits, _ = model(pieces[:, :-1], cell)
+    return F.cross_entropy(logits.flatten(0, 1), pieces[:, 1:].flatten()), logits
+
+
+# -- training, comparison, sampling --------------------------------------------------------------------------
+
+
+def train(model: CharLM, text: Tensor, cell: Cell, s: Settings) -> list[float]:
+    """The loss of every step, in nats a character."""
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=s.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=s.steps)
+    losses: list[float] = []
+    started = time.perf_counter()
+    with Progress(*Progress.get_default_columns(), "{task.fields[now]}") as progress:
+        bar = progress.add_task("training", total=s.steps, now="")
+        for step in range(1, s.steps + 1):
+            loss, _ = loss_of(model, windows(text, s, generator), cell)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            speed = step * s.batch * s.length / (time.perf_counter() - started)
+            now = f"loss {mean(losses[-20:]):.3f}  {speed:7,.0f} tokens/s"
+            progress.update(bar, advance=1, now=now)
+            if step % -(-s.steps // 10) == 0:
+                print(f"step {step:4}  {now}")
+    return losses
+
+
+def compare(model: CharLM, text: Tensor, kernel: rk.Kernel, s: Settings, rounds: int = 4) -> None:
+    """The whole model, forward and gradient, on the kernel and on the Python loop: differences and speed."""
+    pieces = windows(text, s, torch.Generator().manual_seed(1))
+    seconds: dict[Cell, float] = {}
+    results: dict[Cell, list[Tensor]] = {}
+    for cell in (kernel, python_loop) * rounds:
+        model.zero_grad()
+        started = time.perf_counter()
+        loss, logits = loss_of(model, pieces, cell)
+        loss.backward()
+        seconds[cell] = min(seconds.get(cell, math.inf), time.perf_counter() - started)
+        results[cell] = [logits.detach(), *(p.grad for p in model.parameters())]
+    apart = [float((a - b).norm() / b.norm()) for a, b in zip(results[kernel], results[python_loop])]
+    assert max(apart) < 1e-3, f"the kernel and the Python loop disagree: {apart}"
+    fast, slow = (s.batch * s.length / seconds[cell] for cell in (kernel, python_loop))
+    print(f"forward and gradient, best of {rounds}: {fast:,.0f} tokens/s with the kernel,")
+    print(f"    {slow:,.0f} tokens/s with a Python loop over time: {fast / slow:.0f} times")
+    print(f"    relative difference: logits {apart[0]:.0e}, gradients at most {max(apart[1:]):.0e}")
+
+
+@torch.no_grad()
+def write(model: CharLM, characters: str, kernel: rk.Kernel, prompt: str, count: int = 300) -> str:
+    """`prompt`, read in one call, and what the model goes on with, one step a character."""
+    generator = torch.Generator().manual_seed(0)
+    logits, states = model(torch.tensor([[characters.index(c) for c in prompt]]), kernel)
+    logits = logits[:, -1]
+    for _ in range(count):
+        chosen = torch.multinomial(F.softmax(logits / 0.6, dim=-1), 1, generator=generator)[:, 0]
+        prompt += characters[int(chosen)]
+        logits, states = model(chosen, kernel.step, states)
+    return prompt
+
+
+def run(s: Settings) -> list[float]:
+    """The whole example; returns the loss of every training step."""
+    torch.manual_seed(0)
+    numbers, characters = standard_library()
+    split = len(numbers) * 19 // 20
+    text, held_out = numbers[:split], numbers[split:]
+    model = CharLM(len(characters), s.dim, s.heads, s.layers)
+    print(surprise_memory)
+    print(f"\n{sum(p.numel() for p in model.parameters()):,} parameters", end=", ")
+    print(f"{len(text):,} characters of {len(characters)} kinds")
+
+    kernel = rk.compile(surprise_memory)
+    started = time.perf_counter()
+    loss_of(model, windows(text, s, torch.Generator().manual_seed(1)), kernel)[0].backward()
+    print(f"first call, compilation included: {time.perf_counter() - started:.1f} s (built kernels are kept)")
+
+    losses = train(model, text, kernel, s)
+    with torch.no_grad():
+        unseen, _ = loss_of(model, windows(held_out, s, torch.Generator().manual_seed(2)), kernel)
+    print(f"loss {losses[0]:.3f} at first, {mean(losses[-20:]):.3f} at last, {unseen:.3f} on unseen modules")
+    compare(model, text, kernel, s)
+    print(f"\nA sample:\n{write(model, characters, kernel, 'def ')}")
+    return losses
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Trains a character language model with a cell of its own.")
+    parser.add_argument("--short", action="store_true", help="about a minute on two slow cores")
+    parser.add_argument("--steps", type=int, help="training steps (default 3000, short 300)")
+    parser.add_argument("--threads", type=int, help="threads of torch and of the kernels")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    run(Settings(steps=given.steps or (300 if given.short else 3000)))
+
+
+if __name__ == "__main__":
+    main()

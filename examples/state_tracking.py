@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
+from rich import print
 from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
@@ -156,10 +156,10 @@ def accuracy(model: nn.Module, length: int, s: Settings) -> float:
     return (model(bits)[:, -1].argmax(-1) == parity[:, -1]).float().mean().item()
 
 
-def run(s: Settings, console: Console) -> dict[str, list[float]]:
+def run(s: Settings) -> dict[str, list[float]]:
     """Train and test every cell; print the table; accuracies by cell, in the order of LENGTHS."""
     columns = (*Progress.get_default_columns(), "loss {task.fields[loss]:.4f}")
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns) as progress:
         models = {name: train(name, s, progress) for name in CELLS}
     found = {name: [accuracy(model, n, s) for n in LENGTHS] for name, model in models.items()}
     table = Table(
@@ -171,7 +171,7 @@ def run(s: Settings, console: Console) -> dict[str, list[float]]:
         table.add_column(str(n), justify="right")
     for name, row in found.items():
         table.add_row(name, *(f"{100 * share:.1f} %" for share in row))
-    console.print(table)
+    print(table)
     return found
 
 
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="the tensors are small: more rarely help")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    run(Settings(steps=given.steps or (300 if given.short else 2000)), Console())
+    run(Settings(steps=given.steps or (300 if given.short else 2000)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 
 from rekern import zoo
-from rekern.analysis.wording import listing
 from rekern.errors import SpecError
 from rekern.spec import Recurrence
 
@@ -33,7 +32,7 @@ def find(name: str, bind: Mapping[str, int] | None = None) -> Recurrence:
     if colon:
         spec, usual = from_file(Path(path), attribute), {}
     elif name.endswith(".py"):
-        found = listing([n for n, v in vars(_module(Path(name))).items() if isinstance(v, Recurrence)])
+        found = ", ".join(_recurrences(_module(Path(name))))
         raise SpecError(f"{name} is a file; name the recurrence in it: {name}:NAME\nit has {found or 'none'}")
     else:
         spec = zoo.load(name)
@@ -48,13 +47,17 @@ def from_file(path: Path, name: str) -> Recurrence:
     found = getattr(module, name, None)
     if isinstance(found, Recurrence):
         return found
-    known = [n for n, v in vars(module).items() if isinstance(v, Recurrence)]
+    known = _recurrences(module)
     has = f"it has {', '.join(known)}" if known else "it has no recurrence; decorate a step with @rekern.recurrence"
     if found is not None:
         kind = "a function" if callable(found) and not isinstance(found, type) else f"a {type(found).__name__}"
         raise SpecError(f"{name!r} in {path} is {kind}, not a recurrence\n{has}")
     close = difflib.get_close_matches(name, known, n=1)
     raise SpecError(f"{path} has no {name!r}" + (f"; did you mean {close[0]!r}?" if close else "") + f"\n{has}")
+
+
+def _recurrences(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if isinstance(value, Recurrence)]
 
 
 @cache
@@ -104,6 +107,6 @@ def lengths(pairs: Sequence[str], spec: Recurrence | None = None) -> dict[str, i
             raise ValueError(f"{pair!r} is not AXIS=LENGTH, as in K=64")
         if spec is not None and axis not in spec.axes:
             bound = " (bound already)" if axis in dict(spec.bindings) else ""
-            raise SpecError(f"{spec.name} has no axis {axis!r}{bound}; it has {listing(spec.axes) or 'none'}")
+            raise SpecError(f"{spec.name} has no axis {axis!r}{bound}; it has {', '.join(spec.axes) or 'none'}")
         found[axis] = int(text)
     return found

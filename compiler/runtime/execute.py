@@ -19,7 +19,7 @@ from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
 from rekern.schedules.choose import CpuPlan, Shape, plan
-from rekern.schedules.passes import CpuSizes, Pass, Slot
+from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.spec import Operand, Recurrence, scalar_value
@@ -50,25 +50,25 @@ class CpuExecutor:
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
         self.spec = programs.spec
-        self.built: dict[tuple[CpuSizes, str], Built] = {}
-        self.views: dict[tuple[CpuSizes, str], Pass] = {}
+        self.built: dict[tuple[CpuSizes, PassName], Built] = {}
+        self.views: dict[tuple[CpuSizes, PassName], Pass] = {}
 
     # -- passes
 
-    def view(self, sizes: CpuSizes, name: str) -> Pass:
+    def view(self, sizes: CpuSizes, name: PassName) -> Pass:
         """The pass `name` as its template sees it."""
         key = (sizes, name)
         if key not in self.views:
             if name == "backward":
                 self.views[key] = backward_pass(self.programs, sizes)
             else:
-                self.views[key] = forward_pass(self.programs, sizes, recording=name == "recording")
+                self.views[key] = forward_pass(self.programs, sizes, name)
         return self.views[key]
 
-    def source(self, sizes: CpuSizes, name: str) -> Source:
+    def source(self, sizes: CpuSizes, name: PassName) -> Source:
         return Source(f"{self.spec.name} {name}", render(self.view(sizes, name)), headers_for(sizes))
 
-    def need(self, sizes: CpuSizes, names: Iterable[str]) -> list[Built]:
+    def need(self, sizes: CpuSizes, names: Iterable[PassName]) -> list[Built]:
         """The passes `names`, those that are missing built side by side."""
         names = list(names)
         missing = [n for n in names if (sizes, n) not in self.built]
@@ -79,7 +79,7 @@ class CpuExecutor:
         return [self.built[sizes, n] for n in names]
 
     @property
-    def recording_name(self) -> str:
+    def recording_name(self) -> PassName:
         """The pass that runs forward when a gradient will be asked for."""
         return "recording" if self.programs.keep == "steps" else "forward"
 
@@ -97,14 +97,19 @@ class CpuExecutor:
     # -- forward
 
     def forward(
-        self, arguments: Arguments, request: Request, record: bool, in_place: bool = False
+        self,
+        arguments: Arguments,
+        request: Request,
+        record: bool,
+        one_step: bool = False,
+        in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
         chosen = self.plan(arguments)
         sizes, run = chosen.compiled, chosen.run
-        (built,) = self.need(sizes, ["forward"] if not record else [self.recording_name])
-        if record:
-            self.need(sizes, [self.recording_name, "backward"])
+        built, *_ = self.need(
+            sizes, [self.recording_name, "backward"] if record else ["step" if one_step else "forward"]
+        )
         step, spec = self.spec.step, self.spec
         out_dtype = arguments.tensors[spec.of_kind("input")[0].name].dtype
         outputs = {

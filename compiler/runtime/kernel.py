@@ -120,33 +120,40 @@ class Kernel:
             n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()
         }
         restart = reset.unsqueeze(1) if reset is not None else None
+        tensors, scalars, states = self._sorted(longer, state)
+        needs_gradient = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (*tensors, *states.values())
+        )
         if in_place:
-            outputs, final = self._step_in_place(longer, state, restart)
-        else:
+            self._check_in_place(tensors, states, needs_gradient)
+        if needs_gradient or not self._has_compiler():
             result, final = self(state=state, reset=restart, **longer)
             outputs = {"out": result} if isinstance(result, Tensor) else result
+        else:
+            arguments = check(self.spec, self.by_name(tensors), states, None, restart)
+            request = Request(scalars, restart, False)
+            outputs, final, _ = self.executor.forward(
+                arguments, request, record=False, one_step=True, in_place=in_place
+            )
         outputs = {n: t.squeeze(1) for n, t in outputs.items()}
         return (outputs["out"] if self.spec.step.single_output else outputs), final
 
-    def _step_in_place(
-        self, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None, reset: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        tensors, scalars, states = self._sorted(operands, state)
-        arguments = check(self.spec, self.by_name(tensors), states, None, reset)
-        for o in self.spec.states:
-            if o.name not in states or states[o.name].dtype != arguments.real:
-                raise ArgumentError(
-                    f"{self.spec.name}: a step in place needs every state in {arguments.real}; {o.name!r} is "
-                    f"{states[o.name].dtype if o.name in states else 'missing'}"
-                )
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values())):
+    def _check_in_place(
+        self, tensors: Sequence[Tensor], states: Mapping[str, Tensor], gradient: bool
+    ) -> None:
+        name = self.spec.name
+        if gradient:
             raise ArgumentError(
-                f"{self.spec.name}: a step in place has no gradient; use torch.no_grad(), or in_place=False"
+                f"{name}: a step in place has no gradient; use torch.no_grad(), or in_place=False"
             )
-        outputs, final, _ = self.executor.forward(
-            arguments, Request(scalars, reset, False), record=False, in_place=True
-        )
-        return outputs, final
+        real = check(self.spec, self.by_name(tensors), states).real
+        for o in self.spec.states:
+            found = states[o.name].dtype if o.name in states else "missing"
+            if found != real:
+                raise ArgumentError(
+                    f"{name}: a step in place needs every state in {real}; {o.name!r} is {found}\n"
+                    f"pass the states that the kernel returned"
+                )
 
     # -- operands
 

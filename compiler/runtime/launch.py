@@ -77,7 +77,9 @@ def record(layout: Layout, heads: int) -> list[int]:
     batch = by_lead.get("B", by_lead.get("N", by_lead.get("U", 0)))
     address = tensor.data_ptr() + offset * bytes_ if tensor.numel() else 0
     padding = [0] * (MOST_AXES - len(axes))
-    part = by_lead.get("P", 0)
+    part = (
+        by_lead["P"] if "P" in lead and tensor.shape[0] > 1 else 0
+    )  # one copy: column groups write side by side
     group = heads // own_heads
     return [
         address,

@@ -170,7 +170,9 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     weights = weight_numbers(programs, shape)
     waves = ceiling(ceiling(shape.sequences / r) * shape.heads / shape.threads)
     resident = weights * number <= cpu.l2_bytes
-    bandwidth = cpu.l2_bytes_per_cycle * cpu.clock_hz if resident else cpu.l3_bytes_per_s or cpu.dram_bytes_per_s
+    bandwidth = (
+        cpu.l2_bytes_per_cycle * cpu.clock_hz if resident else cpu.l3_bytes_per_s or cpu.dram_bytes_per_s
+    )
     slot = slot_rows(programs, shape) * number
     return Problem(
         f"the batch rows of {programs.spec.name}",
@@ -185,7 +187,11 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
             ),
         ),
         {
-            "products": waves * Min(r, shape.sequences, evaluate=False) * 2 * weights / cpu.float32_flops_per_s,
+            "products": waves
+            * Min(r, shape.sequences, evaluate=False)
+            * 2
+            * weights
+            / cpu.float32_flops_per_s,
             "weights": waves * weights * number / bandwidth,
             "kept_states": r * slot / b / cpu.dram_bytes_per_s,
         },

@@ -22,6 +22,7 @@ Use = Literal[
     "input", "param", "state_in", "state_out", "output",
     "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "vector",
 ]  # fmt: skip
+PassName = Literal["forward", "recording", "step", "backward"]
 MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
 
 
@@ -88,7 +89,7 @@ class Pass:
     step hands to its gradient, `again` the step that is run a second time to get it.
     """
 
-    name: str
+    name: PassName
     title: str
     sizes: CpuSizes
     keep: Keep
@@ -290,7 +291,7 @@ class PassBuilder:
             for place in self.cells(o)
         ]
 
-    def finish(self, name: str, **parts: object) -> Pass:
+    def finish(self, name: PassName, **parts: object) -> Pass:
         spec = self.spec
         return Pass(
             name=name,

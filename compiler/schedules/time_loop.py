@@ -9,13 +9,17 @@ from __future__ import annotations
 from rekern.gradient import cotangent
 from rekern.loops.program import Place
 from rekern.printers.cpp import identifier, literal
-from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, Slot, View, WorkArray
+from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, PassName, Slot, View, WorkArray
 from rekern.schedules.programs import Programs
 from rekern.trace import cells_of, named
 
 
-def forward_pass(programs: Programs, sizes: CpuSizes, recording: bool = False) -> Pass:
-    """Outputs and final states. `recording`: every step's states and kept values go to the caller's memory."""
+def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward") -> Pass:
+    """Outputs and final states.
+
+    "recording" also leaves every step's states and kept values in the caller's memory; "step" is one step alone.
+    """
+    recording = name == "recording"
     b = PassBuilder(programs, sizes)
     program = programs.recording if recording else programs.forward
     inputs = _input_views(b)
@@ -36,7 +40,7 @@ def forward_pass(programs: Programs, sizes: CpuSizes, recording: bool = False) -
         if not recording:
             b.work[array.name] = array
     return b.finish(
-        "forward_recording" if recording else "forward",
+        name,
         params=params,
         slot=_slot(b) if recording else (),
         states=tuple(array for _, _, array in states),
