@@ -235,6 +235,15 @@ def neg(a: Node) -> Node:
     return apply("neg", a)
 
 
+SIMPLIFYING: dict[str, Callable[..., Node]] = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg}
+
+
+def build(function: str, *arguments: Node) -> Node:
+    """`apply` with the simplifications of the arithmetic constructors."""
+    simplified = SIMPLIFYING.get(function)
+    return simplified(*arguments) if simplified is not None else apply(function, *arguments)
+
+
 def total(nodes: Iterable[Node]) -> Node:
     """The sum of `nodes`; 0 for none."""
     result: Node = number(0)
@@ -265,7 +274,10 @@ def factors(node: Node) -> list[Node]:
 
 
 def split_product(node: Node, belongs: Predicate) -> tuple[list[Node], list[Node]]:
-    """The factors of `node` for which `belongs` holds, and the others; a quotient counts as factor and divisor."""
+    """The factors of `node` for which `belongs` holds, and the others.
+
+    A quotient counts as its factors and the inverse of its divisor.
+    """
     if isinstance(node, Apply) and node.function == "div" and belongs(node.arguments[1]):
         inside, outside = split_product(node.arguments[0], belongs)
         return [*inside, div(number(1), node.arguments[1])], outside
@@ -293,7 +305,7 @@ def terms(node: Node) -> list[Node]:
     return [node]
 
 
-# -- walking and rewriting -----------------------------------------------------------------------------------
+# -- walking and renaming ------------------------------------------------------------------------------------
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -324,40 +336,6 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
             stack.extend((c, False) for c in reversed(children(node)) if c not in done)
 
 
-def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
-    """`node` with other arguments; simplifies as the constructors do."""
-    match node:
-        case Number() | Size() | Read():
-            return node
-        case Apply():
-            return build(node.function, *parts)
-        case Reduce():
-            return reduce(node.operation, node.index, parts[0])
-        case _:
-            assert_never(node)
-
-
-SIMPLIFYING: dict[str, Callable[..., Node]] = {"add": add, "sub": sub, "mul": mul, "div": div, "neg": neg}
-
-
-def build(function: str, *arguments: Node) -> Node:
-    """`apply` with the simplifications of the arithmetic constructors."""
-    return SIMPLIFYING.get(function, lambda *a: apply(function, *a))(*arguments)
-
-
-def replace(roots: Iterable[Node], mapping: Mapping[Node, Node]) -> list[Node]:
-    """`roots` with every node of `mapping` replaced; the replacement must have the same free indices or fewer."""
-    roots = list(roots)
-    new: dict[Node, Node] = {}
-    for node in walk(roots):
-        if node in mapping:
-            new[node] = mapping[node]
-        else:
-            parts = tuple(new[c] for c in children(node))
-            new[node] = node if parts == children(node) else rebuild(node, parts)
-    return [new[r] for r in roots]
-
-
 def rename(node: Node, mapping: Mapping[Index, Index]) -> Node:
     """`node` with its free indices renamed, all at once; bound indices step aside."""
     done: dict[tuple[Node, tuple[tuple[Index, Index], ...]], Node] = {}
@@ -377,9 +355,8 @@ def rename(node: Node, mapping: Mapping[Index, Index]) -> Node:
                 result = apply(node.function, *(go(a, live) for a in node.arguments))
             case Reduce():
                 taken = {live.get(i, i) for i in node.free}
-                fresh = next(
-                    j for j in (Index(node.index.dim, n) for n in range(len(taken) + 1)) if j not in taken
-                )
+                candidates = (Index(node.index.dim, n) for n in range(len(taken) + 1))
+                fresh = next(j for j in candidates if j not in taken)
                 body = go(node.body, {**live, node.index: fresh})
                 result = _reduction(node.operation, fresh, body)
             case _:

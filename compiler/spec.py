@@ -226,6 +226,17 @@ def recurrence(function: Callable[..., object]) -> Recurrence:
     return Recurrence(function.__name__, tuple(operands), function, doc=inspect.getdoc(function) or "")
 
 
+def derived(name: str, operands: tuple[Operand, ...], step: Step) -> Recurrence:
+    """A recurrence that was made from another one as formulas, and has no body of its own."""
+
+    def body() -> None:
+        raise SpecError(f"{name} has no body")
+
+    spec = Recurrence(name, operands, cast(FunctionType, body))
+    spec.__dict__["step"] = step
+    return spec
+
+
 def _resolve(module: str, qualname: str, bindings: tuple[tuple[str, int], ...]) -> Recurrence:
     """Unpickle by reference."""
     found: object = importlib.import_module(module)

@@ -11,6 +11,8 @@ Source: Yang et al. 2024, arXiv:2312.06635, section 4 (chunks), arXiv:2406.06484
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
@@ -220,22 +222,17 @@ def rwkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> T
     return _plus_low_rank(r, k, v, a, b, w)
 
 
-def affine_form(name: str, operands: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """What an elementwise recurrence of the zoo keeps and writes.
+def _min_lstm(x: Tensor, i: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
+    ratio = logsigmoid(f) - logsigmoid(i)
+    return ratio.sigmoid(), (-ratio).sigmoid() * x
 
-    Raises:
-        KeyError: it is not linear in its state.
-    """
-    match name:
-        case "hgrn":
-            return operands["g"].exp(), operands["x"]
-        case "min_gru":
-            return (-operands["z"]).sigmoid(), operands["z"].sigmoid() * operands["x"]
-        case "min_lstm":
-            ratio = logsigmoid(operands["f"]) - logsigmoid(operands["i"])
-            return ratio.sigmoid(), (-ratio).sigmoid() * operands["x"]
-        case _:
-            raise KeyError(name)
+
+# What an elementwise recurrence keeps and writes.
+AFFINE: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "hgrn": lambda x, g: (g.exp(), x),
+    "min_gru": lambda x, z: ((-z).sigmoid(), z.sigmoid() * x),
+    "min_lstm": _min_lstm,
+}
 
 
 def rwkv4(k: Tensor, v: Tensor, w: Tensor, u: Tensor) -> Tensor:

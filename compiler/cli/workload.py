@@ -23,7 +23,7 @@ ELEMENTWISE = {"D": 512}
 MATRIX = {"K": 64, "V": 64, "D": 512, "N": 16}
 UNIT = {"k", "p", "a", "kappa"}  # vectors that a transition is made of: the state grows without bound otherwise
 GATES = {"beta", "b", "w"}  # inputs in (0, 1) where the spec does not say otherwise
-LOW_RANK = ("iplr", "dplr", "rwkv7")
+LOW_RANK = ("iplr", "dplr", "rwkv7")  # b is a multiple of -a: what is mixed shrinks
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ def draw(workload: Workload, seed: int = 0) -> Data:
     """Data for `workload`; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     spec = workload.spec
-    matrix = family(spec) == "matrix"
+    kind = family(spec)
     operands = {
-        o.name: _operand(o, workload.shape(o), matrix, generator) for o in spec.of_kind("input", "param")
+        o.name: _operand(o, workload.shape(o), kind, generator) for o in spec.of_kind("input", "param")
     }
     if spec.name in LOW_RANK and {"a", "b"} <= operands.keys():
         operands["b"] = -0.5 * operands["a"]
     if spec.name == "oja":
         operands["v"] = normalize(operands["v"], dim=-1)
     source = None
-    if family(spec) == "dense" and "x" in operands and workload.heads == 1:
+    if kind == "dense" and "x" in operands and workload.heads == 1:
         shape = operands["x"].shape
         line = torch.randn([workload.batch, workload.time, 1], generator=generator)
         weight = torch.randn([shape[3:].numel(), 1], generator=generator)
@@ -132,7 +132,8 @@ def draw(workload: Workload, seed: int = 0) -> Data:
     return Data(workload, operands, source)
 
 
-def _operand(o: Operand, shape: list[int], matrix: bool, generator: torch.Generator) -> Tensor:
+def _operand(o: Operand, shape: list[int], kind: str, generator: torch.Generator) -> Tensor:
+    matrix = kind == "matrix"
     value = torch.randn(shape, generator=generator)
     small = 0.1 if o.kind == "input" else 1.0
     if o.at_most is not None:
@@ -145,4 +146,4 @@ def _operand(o: Operand, shape: list[int], matrix: bool, generator: torch.Genera
         return value.sigmoid()
     if o.kind == "param" and len(o.axes) > 1:
         return value / shape[-1] ** 0.5
-    return value
+    return value.tanh() if o.kind == "param" and kind == "elementwise" else value

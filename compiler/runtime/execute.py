@@ -7,20 +7,24 @@ cotangents of all operands and first states.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from rekern.analysis.logs import Reason
 from rekern.backends.cpp import Source, load_all
 from rekern.hwmodels import detect
 from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
+from rekern.runtime.scan import by_segment, cut, entries, exits
 from rekern.schedules.choose import CpuPlan, Shape, plan
 from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot
 from rekern.schedules.programs import Programs, decode
+from rekern.schedules.scan import Summary, segment_count, summaries
 from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.spec import Operand, Recurrence, scalar_value
 from rekern.trace import Dim
@@ -94,7 +98,27 @@ class CpuExecutor:
         )
         return plan(self.programs, shape, detect())
 
-    # -- forward
+    # -- schedule
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        """How segments of time act on the states; none where only the time loop applies."""
+        found = summaries(self.spec)
+        return () if isinstance(found, Reason) else found
+
+    @cached_property
+    def summary_executors(self) -> dict[int, CpuExecutor]:
+        return {id(s): CpuExecutor(s.programs) for s in self.summaries}
+
+    def segments(self, arguments: Arguments) -> int:
+        """Into how many segments of time a call is cut; 1 is the time loop."""
+        threads = torch.get_num_threads()
+        tasks = len(arguments.sequences) * arguments.heads
+        if threads <= tasks * 2 or not self.summaries:  # a second pass over the data never pays
+            return 1
+        tasks *= self.plan(arguments).run.tiles
+        longest = max((s[2] for s in arguments.sequences), default=0)
+        return segment_count(len(self.summaries), tasks, threads, longest)
 
     def forward(
         self,
@@ -105,6 +129,58 @@ class CpuExecutor:
         in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
+        segments = 1 if one_step else self.segments(arguments)
+        if segments == 1:
+            return self.time_loop(arguments, request, record, one_step, in_place)
+
+        def run(summary: Summary, piece: Arguments) -> dict[str, Tensor]:
+            return self.summary_executors[id(summary)].time_loop(piece, request, record=False)[1]
+
+        pieces = cut(arguments, segments, request.reverse)
+        first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in self.spec.states}
+        first = {n: t.to(arguments.real) for n, t in first.items()}
+        start = entries(pieces, first, self.summaries, segments, run)
+        outputs, last, saved = self.time_loop(replace(pieces, state=start), request, record)
+        return outputs, {n: by_segment(t, segments)[:, -1].contiguous() for n, t in last.items()}, saved
+
+    def backward(
+        self,
+        arguments: Arguments,
+        request: Request,
+        d_outputs: Mapping[str, Tensor | None],
+        d_last: Mapping[str, Tensor | None],
+        saved: Tensor,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cotangents of the inputs and parameters, and of the first states."""
+        segments = self.segments(arguments)
+        if segments == 1:
+            return self.time_loop_backward(arguments, request, d_outputs, d_last, saved)
+        pieces = cut(arguments, segments, request.reverse)
+        silent = dict.fromkeys(d_outputs)
+        shape = {o.name: self._shape(arguments, ("N", "H"), o.dims) for o in self.spec.states}
+        at_end = {}
+        for name, given in d_last.items():
+            zero = torch.zeros(shape[name], dtype=arguments.real)
+            at_end[name] = zero if given is None else given.to(arguments.real)
+
+        def back(given: Mapping[str, Tensor | None]) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+            return lambda ends: self.time_loop_backward(pieces, request, given, ends, saved)[1]
+
+        ends = exits(at_end, segments, back(d_outputs), back(silent))
+        grads, d_first = self.time_loop_backward(pieces, request, d_outputs, ends, saved)
+        return grads, {n: by_segment(t, segments)[:, 0].contiguous() for n, t in d_first.items()}
+
+    # -- forward
+
+    def time_loop(
+        self,
+        arguments: Arguments,
+        request: Request,
+        record: bool,
+        one_step: bool = False,
+        in_place: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """The sequences of a call, each walked in order."""
         chosen = self.plan(arguments)
         sizes, run = chosen.compiled, chosen.run
         built, *_ = self.need(
@@ -177,7 +253,7 @@ class CpuExecutor:
 
     # -- backward
 
-    def backward(
+    def time_loop_backward(
         self,
         arguments: Arguments,
         request: Request,
@@ -185,7 +261,7 @@ class CpuExecutor:
         d_last: Mapping[str, Tensor | None],
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Cotangents of the inputs and parameters, and of the first states."""
+        """The sequences of a call, each walked backwards."""
         chosen = self.plan(arguments)
         sizes, run = chosen.compiled, chosen.run
         (built,) = self.need(sizes, ["backward"])
