@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from rekern import ir
 from rekern.functions import FUNCTIONS
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
+from rekern.rewrite import substitute
 from rekern.spec import Operand, Recurrence
 from rekern.trace import Cell, cells_of, named
 
@@ -180,6 +181,6 @@ def _keep(
         name = names.setdefault(value, f"{RECORD}{len(names)}")
         mapping[node] = ir.read(name, (), indices)
         kept[name] = Kept(name, axes, value)
-    replaced = ir.replace(roots, mapping)
+    replaced = substitute(roots, mapping)
     used = ir.operands_read(replaced)
     return replaced, tuple(k for k in kept.values() if k.name in used)

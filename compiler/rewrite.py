@@ -24,7 +24,7 @@ def rebuild(node: Node, parts: tuple[Node, ...]) -> Node:
             assert_never(node)
 
 
-def replace(roots: Iterable[Node], mapping: Mapping[Node, Node]) -> list[Node]:
+def substitute(roots: Iterable[Node], mapping: Mapping[Node, Node]) -> list[Node]:
     """`roots` with every node of `mapping` replaced, by one that has the same free indices or fewer."""
     roots = list(roots)
     new: dict[Node, Node] = {}

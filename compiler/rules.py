@@ -28,6 +28,7 @@ from rekern.math import (
     square,
     tanh,
 )
+from rekern.rewrite import rebuild, substitute
 from rekern.trace import Array
 
 Bindings = Mapping[Node, Node]
@@ -118,7 +119,7 @@ def rewrite(roots: Iterable[Node], rules: tuple[Rule, ...] = RULES) -> list[Node
             done[node] = done[becomes[node]]
         else:
             parts = tuple(done[p] for p in ir.children(node))
-            better = _apply_first(table, node) if parts == ir.children(node) else ir.rebuild(node, parts)
+            better = _apply_first(table, node) if parts == ir.children(node) else rebuild(node, parts)
             if better is None or better is node:
                 done[node] = node
             else:
@@ -141,7 +142,7 @@ def _apply_first(table: Mapping[str, list[Rule]], node: Node) -> Node | None:
         return None
     for row in table.get(node.function, ()):
         for bound in match(row.pattern, node, {}):
-            return ir.replace([row.replacement], bound)[0]
+            return substitute([row.replacement], bound)[0]
     return None
 
 

@@ -226,13 +226,15 @@ def recurrence(function: Callable[..., object]) -> Recurrence:
     return Recurrence(function.__name__, tuple(operands), function, doc=inspect.getdoc(function) or "")
 
 
-def derived(name: str, operands: tuple[Operand, ...], step: Step) -> Recurrence:
+def derived(
+    name: str, operands: tuple[Operand, ...], step: Step, bindings: tuple[tuple[str, int], ...] = ()
+) -> Recurrence:
     """A recurrence that was made from another one as formulas, and has no body of its own."""
 
     def body() -> None:
         raise SpecError(f"{name} has no body")
 
-    spec = Recurrence(name, operands, cast(FunctionType, body))
+    spec = Recurrence(name, operands, cast(FunctionType, body), bindings)
     spec.__dict__["step"] = step
     return spec
 

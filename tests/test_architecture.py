@@ -15,7 +15,9 @@ import pytest
 
 from source_tree import ROOT, modules, pyproject
 
-FRONT_END = ("ir", "trace", "spec", "rules", "analysis", "gradient", "reference", "functions", "math")
+FRONT_END = (
+    "ir", "rewrite", "trace", "spec", "rules", "analysis", "gradient", "reference", "functions", "math",
+)
 KNOWS_TARGETS = ("backends", "cli", "hwmodels", "printers", "render", "runtime", "schedules", "templates")
 FOR_PEOPLE = ("printers.text", "printers.latex")    # a spec prints itself
 

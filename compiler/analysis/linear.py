@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from rekern import ir
 from rekern.analysis.wording import short
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce
+from rekern.rewrite import substitute
 
 BOUND_FROM = 1 << 20  # bound indices are numbered from here on, so that none meets another
 MOST_TERMS = 256
@@ -215,7 +216,7 @@ def replace_everywhere(root: Node, part: Node, marker: Read) -> Node:
         if len(set(names)) == len(names):
             renamed = ir.rename(part, dict(zip(axes, names)))
             mapping[renamed] = ir.read(marker.operand, marker.component, names)
-    return ir.replace([root], mapping)[0]
+    return substitute([root], mapping)[0]
 
 
 def sum_of_products(products: list[tuple[Node, ...]]) -> Node:

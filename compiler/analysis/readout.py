@@ -23,6 +23,7 @@ from rekern.analysis.linear import (
 )
 from rekern.analysis.wording import listing, short
 from rekern.ir import Index, Node, Read
+from rekern.rewrite import rebuild, substitute
 from rekern.spec import Recurrence
 from rekern.trace import Cell
 
@@ -104,7 +105,7 @@ class Readout:
         for node in ir.walk([self.epilogue]):
             if isinstance(node, Read) and node.operand in by_name:
                 mapping[node] = by_name[node.operand].value(spec, node.indices)
-        return ir.replace([self.epilogue], mapping)[0]
+        return substitute([self.epilogue], mapping)[0]
 
     def __str__(self) -> str:
         cell = f"[{', '.join(map(str, self.cell))}]" if self.cell else ""
@@ -176,7 +177,7 @@ class _Outline:
         term = self._single_term(node)
         if term is not None:
             return self._read(term)
-        return ir.rebuild(node, tuple(self.epilogue(part) for part in ir.children(node)))
+        return rebuild(node, tuple(self.epilogue(part) for part in ir.children(node)))
 
     def _single_term(self, node: Node) -> Term | None:
         """`node` as one linear term, unless it is better seen as a sum over such (the mean of a read)."""

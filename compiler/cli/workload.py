@@ -80,6 +80,24 @@ def workloads(spec: Recurrence) -> list[Workload]:
             return [first, replace(first, sizes=lengths({"K": 128, "V": 128}))]
 
 
+def chosen(
+    spec: Recurrence,
+    sizes: Mapping[str, int],
+    batch: int | None = None,
+    time: int | None = None,
+    heads: int | None = None,
+) -> Workload:
+    """The usual lengths of `spec`, but for those that are given."""
+    usual = workloads(spec)[0]
+    return Workload(
+        spec,
+        usual.batch if batch is None else batch,
+        usual.time if time is None else time,
+        usual.heads if heads is None else heads,
+        {**usual.sizes, **sizes},
+    )
+
+
 @dataclass(frozen=True)
 class Data:
     """Operands of one call, float32. `source`: the numbers [B, T, 1] and weights of which an input `x` of a plain

@@ -16,6 +16,7 @@ from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.loops.program import Program, Statement
+from rekern.rewrite import rebuild, substitute
 
 Space = frozenset[Index]
 
@@ -75,10 +76,10 @@ class Lowering:
                 renaming = dict(zip(indices, axes, strict=True))
                 same = ir.rename(node, renaming)
                 assert isinstance(same, Reduce)
-                (body,) = ir.replace([node.body], mapping)
+                (body,) = substitute([node.body], mapping)
                 body = ir.rename(body, {**renaming, node.index: same.index})
                 self.statements.append(_in_memory_order(self._reduction((name, ()), axes, same, body)))
-        return ir.replace(roots, mapping)
+        return substitute(roots, mapping)
 
     def _reduction(
         self, target: tuple[str, tuple[int, ...]], axes: tuple[Index, ...], node: Reduce, body: Node
@@ -158,7 +159,7 @@ class Lowering:
             result = self._hoist_to_temporary(node)
         else:
             parts = tuple(self._hoist(c, space, done) for c in ir.children(node))
-            result = node if parts == ir.children(node) else ir.rebuild(node, parts)
+            result = node if parts == ir.children(node) else rebuild(node, parts)
         done[node] = result
         return result
 
@@ -202,7 +203,7 @@ def regroup(roots: list[Node]) -> list[Node]:
             new[node] = _grouped([new.get(f, f) for f in chain(node, True)])
         elif node not in inside:
             parts = tuple(new.get(c, c) for c in ir.children(node))
-            new[node] = node if parts == ir.children(node) else ir.rebuild(node, parts)
+            new[node] = node if parts == ir.children(node) else rebuild(node, parts)
     return [new[r] for r in roots]
 
 

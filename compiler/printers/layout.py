@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rekern import ir
 from rekern.ir import Index, Node, Number, Read, Reduce, Size
+from rekern.rewrite import substitute
 from rekern.trace import Array, Cell, Dim, operand
 
 if TYPE_CHECKING:
@@ -276,4 +277,4 @@ def _pattern(node: Node) -> tuple[Cell, Node]:
     if len(cells) != 1:
         return (), node
     blank: dict[Node, Node] = {n: ir.read(n.operand, (-1,) * len(n.component), n.indices) for n in reads}
-    return cells.pop(), ir.replace([node], blank)[0]
+    return cells.pop(), substitute([node], blank)[0]

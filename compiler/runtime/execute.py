@@ -26,7 +26,7 @@ from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.scan import Summary, segment_count, summaries
 from rekern.schedules.time_loop import backward_pass, forward_pass
-from rekern.spec import Operand, Recurrence, scalar_value
+from rekern.spec import Operand, scalar_value
 from rekern.trace import Dim
 
 
@@ -193,9 +193,11 @@ class CpuExecutor:
             for name, dims in step.output_dims.items()
         }
         first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in spec.states}
+        # Every column tile reads a state without columns, so only states with columns may be overwritten where they are.
+        own_memory = {o.name for o in spec.states if in_place and (run.tiles == 1 or self.programs.lane in o.axes)}
         last = {
             o.name: first[o.name]
-            if in_place
+            if o.name in own_memory
             else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
             for o in spec.states
         }
@@ -223,6 +225,8 @@ class CpuExecutor:
             call.saved = saved.data_ptr()
         launch(built.library, call)
         del alive
+        if in_place:
+            last = {n: first[n] if n in own_memory else first[n].copy_(t) for n, t in last.items()}
         return outputs, last, saved
 
     def _initial(self, arguments: Arguments, o: Operand) -> Tensor:
@@ -291,7 +295,6 @@ class CpuExecutor:
 
         def layout(slot: Slot) -> Layout | None:
             name = slot.operand
-            lead: tuple[str, ...]
             match slot.use:
                 case "d_output":
                     given = d_outputs[name]
@@ -330,7 +333,7 @@ class CpuExecutor:
             for term in terms:
                 if term.weight[0] == name:
                     left, right = (self._vector(word, d_inputs, vectors) for word in (term.left, term.right))
-                    total[(slice(None), *term.weight[1])] += torch.einsum("bthi,bthj->hij", left, right)
+                    _cell(total, 1, term.weight[1]).add_(torch.einsum("bthi,bthj->hij", left, right))
             results[name] = total
         grads = {}
         for o in spec.of_kind("input", "param"):
@@ -342,8 +345,14 @@ class CpuExecutor:
         name, cell = decode(word)
         if name in vectors:
             return vectors[name][0]
-        tensor = d_inputs[name.removeprefix("d:")][0]
-        return tensor[(slice(None), slice(None), slice(None), *cell)]
+        return _cell(d_inputs[name.removeprefix("d:")][0], 3, cell)
+
+
+def _cell(tensor: Tensor, axis: int, cell: tuple[int, ...]) -> Tensor:
+    """One cell of the literal axes that begin at `axis`."""
+    for position in cell:
+        tensor = tensor.select(axis, position)
+    return tensor
 
 
 def _fold_heads(tensor: Tensor, like: Tensor, axis: int) -> Tensor:
@@ -351,7 +360,5 @@ def _fold_heads(tensor: Tensor, like: Tensor, axis: int) -> Tensor:
     own = like.shape[axis]
     if tensor.shape[axis] == own:
         return tensor
-    return tensor.unflatten(axis, (own, tensor.shape[axis] // own)).sum(axis + 1)
-
-
-__all__ = ["Built", "CpuExecutor", "Recurrence", "Request"]
+    shape = (*tensor.shape[:axis], own, tensor.shape[axis] // own, *tensor.shape[axis + 1 :])
+    return tensor.reshape(shape).sum(axis + 1)

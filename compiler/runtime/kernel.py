@@ -68,11 +68,21 @@ class Kernel:
             ArgumentError: an operand does not fit the spec.
             BuildError: the compiler of this machine fails.
         """
+        return self._run(operands, state, cu_seqlens, reset, reverse)
+
+    def _run(
+        self,
+        operands: Mapping[str, Operand],
+        state: Mapping[str, Tensor] | None,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        reverse: bool,
+    ) -> tuple[Output, dict[str, Tensor]]:
         tensors, scalars, states = self._sorted(operands, state)
         if not self._has_compiler():
             check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
             dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-            given = {**self.by_name(tensors), **scalars}
+            given: dict[str, Tensor | float] = {**self.by_name(tensors), **scalars}
             return reference(
                 self.spec, given, states, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, dtype=dtype
             )
@@ -127,7 +137,7 @@ class Kernel:
         if in_place:
             self._check_in_place(tensors, states, needs_gradient)
         if needs_gradient or not self._has_compiler():
-            result, final = self(state=state, reset=restart, **longer)
+            result, final = self._run(longer, state, None, restart, reverse=False)
             outputs = {"out": result} if isinstance(result, Tensor) else result
         else:
             arguments = check(self.spec, self.by_name(tensors), states, None, restart)
@@ -210,7 +220,7 @@ class Kernel:
                 toolchain()
                 self._compiler = True
             except BuildError as error:
-                first, rest = (str(error).splitlines() + [""])[:2]
+                first, rest = str(error).split("\n", 1)
                 warnings.warn(
                     f"{first}; {self.spec.name} runs as a torch loop, many times slower ({rest})",
                     stacklevel=3,

@@ -37,7 +37,7 @@ def cut(arguments: Arguments, segments: int, reverse: bool) -> Arguments:
 
 def by_segment(state: Tensor, segments: int) -> Tensor:
     """[N * segments, ...] as [N, segments, ...]."""
-    return state.unflatten(0, (-1, segments))
+    return state.reshape(-1, segments, *state.shape[1:])
 
 
 def entries(

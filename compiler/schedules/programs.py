@@ -7,7 +7,7 @@ gradient asked for; the backstep overwrites the cotangents of the states in plac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -15,7 +15,8 @@ from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
 from rekern.ir import Index, Node, Read, Reduce
 from rekern.loops.program import Assign, Place, Program, Role
-from rekern.spec import Recurrence
+from rekern.rules import STABLE, rewrite
+from rekern.spec import Recurrence, derived
 from rekern.trace import Cell, Dim, named
 
 Keep = Literal["blocks", "steps"]
@@ -190,9 +191,19 @@ def _assigns(
 
 
 def programs(spec: Recurrence) -> Programs:
-    """Choose the lane and whether batch rows are worked on together."""
+    """Choose the lane and whether batch rows are worked on together; formulas take their stable forms."""
+    spec = _stable(spec)
     rows = _multiplies_weight(spec)
     return Programs(spec, None if rows else _free_axis(spec), rows)
+
+
+def _stable(spec: Recurrence) -> Recurrence:
+    """The same recurrence with the formulas rewritten that overflow or cancel as they stand."""
+    step = spec.step
+    roots = iter(rewrite(step.roots(), STABLE))
+    states = {n: {cell: next(roots) for cell in cells} for n, cells in step.states.items()}
+    outputs = {n: {cell: next(roots) for cell in cells} for n, cells in step.outputs.items()}
+    return derived(spec.name, spec.operands, replace(step, states=states, outputs=outputs), spec.bindings)
 
 
 def _multiplies_weight(spec: Recurrence) -> bool:

@@ -24,9 +24,9 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
     program = programs.recording if recording else programs.forward
     inputs = _input_views(b)
     results: dict[Place, View] = {}
-    for name, dims in programs.spec.step.output_dims.items():
+    for output, dims in programs.spec.step.output_dims.items():
         for cell in cells_of(dims):
-            results[(name, cell)] = b.view(Slot("output", name, cell), tuple(named(dims)), mine=True)
+            results[(output, cell)] = b.view(Slot("output", output, cell), tuple(named(dims)), mine=True)
     body = b.body(program, inputs, results, adds=False)
     params = b.params(program)
     load, store, reset = [], [], []
@@ -96,16 +96,13 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
     for assign in program.assigns:
         if assign.add:
             name = identifier(assign.target)
-            dims = tuple(i.dim for i in assign.axes)
-            target = b.view(
-                Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1]),
-                dims,
-                suffix="gradient",
-            )
-            b.work[name] = WorkArray(name, b.size(dims))
+            axes = tuple(i.dim for i in assign.axes)
+            weight = Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1])
+            target = b.view(weight, axes, suffix="gradient")
+            b.work[name] = WorkArray(name, b.size(axes))
             carried.append(name)
-            load.append(f"fill({b.at(name, b.size(dims))}, {b.size(dims)}, real(0));")
-            store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(dims))});")
+            load.append(f"fill({b.at(name, b.size(axes))}, {b.size(axes)}, real(0));")
+            store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
         "backward",
         params=params,
