@@ -1,4 +1,4 @@
-"""rekern compiles a recurrence, written as in the paper, into fast kernels: forward, exact gradient, one-token step.
+"""rekern compiles a recurrence, written as in the paper, into fast kernels: forward, gradient, one step.
 
 In: a function of one step, decorated with `recurrence`. Out: `compile(spec)`, a kernel on torch tensors.
 """

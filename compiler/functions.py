@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import gelu, logsigmoid, silu
 
 from rekern.ir import Node, add, apply, div, mul, neg, number, sub
 
@@ -37,31 +38,41 @@ def _where(condition: Node, a: Node, b: Node) -> Node:
     return apply("where", condition, a, b)
 
 
-def _side(result: Node, mine: Node, other: Node, comparison: str) -> Node:
+def _side(mine: Node, other: Node, comparison: str) -> Node:
     """1 where `mine` is the chosen side of a maximum or minimum, 1/2 at ties, as torch has it."""
     tie = _where(apply("eq", mine, other), number(0.5), number(0))
     return _where(apply(comparison, mine, other), number(1), tie)
 
 
-def _one_over_sqrt_pi_2() -> float:
-    return math.sqrt(2 / math.pi)
+def _erf_slope(x: Node) -> Node:
+    return mul(number(2 / math.sqrt(math.pi)), apply("exp", neg(apply("square", x))))
 
 
-def _gelu_slope(y: Node, x: Node) -> Node:
+def _gelu_slope(x: Node) -> Node:
     """Phi(x) + x phi(x), with Phi(x) = gelu(x)/x avoided: it is 0/0 at 0."""
-    density = mul(number(_one_over_sqrt_pi_2() / 2), apply("exp", mul(number(-0.5), apply("square", x))))
+    density = mul(number(1 / math.sqrt(2 * math.pi)), apply("exp", mul(number(-0.5), apply("square", x))))
     cumulative = mul(number(0.5), add(number(1), apply("erf", mul(number(math.sqrt(0.5)), x))))
     return add(cumulative, mul(x, density))
-
-
-def _as_number(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
-    return lambda a, b: compare(a, b).to(torch.promote_types(a.dtype, b.dtype))
 
 
 def _nothing(*_: Node) -> tuple[None, ...]:
     return (None, None)
 
 
+def _softplus(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + exp(x)) for every x; torch's own turns into x above a threshold."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def _as_number(compare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda a, b: compare(a, b).to(torch.promote_types(a.dtype, b.dtype))
+
+
+def _called(name: str) -> str:
+    return r"\operatorname{{" + name + "}}({})"
+
+
+# fmt: off
 ROWS = (
     Function("add", 2, torch.add, lambda y, a, b: (number(1), number(1)), "{} + {}", infix=True),
     Function("sub", 2, torch.sub, lambda y, a, b: (number(1), number(-1)), "{} - {}", infix=True),
@@ -70,30 +81,32 @@ ROWS = (
     Function("neg", 1, torch.neg, lambda y, a: (number(-1),), "-{}", infix=True),
     Function("exp", 1, torch.exp, lambda y, a: (y,), r"e^{{{}}}"),
     Function("log", 1, torch.log, lambda y, a: (div(number(1), a),), r"\log({})"),
-    Function("log1p", 1, torch.log1p, lambda y, a: (div(number(1), add(number(1), a)),), r"\operatorname{{log1p}}({})"),
-    Function("expm1", 1, torch.expm1, lambda y, a: (add(y, number(1)),), r"\operatorname{{expm1}}({})"),
+    Function("log1p", 1, torch.log1p, lambda y, a: (div(number(1), add(number(1), a)),), _called("log1p")),
+    Function("expm1", 1, torch.expm1, lambda y, a: (add(y, number(1)),), _called("expm1")),
     Function("sqrt", 1, torch.sqrt, lambda y, a: (div(number(0.5), y),), r"\sqrt{{{}}}"),
-    Function("rsqrt", 1, torch.rsqrt, lambda y, a: (mul(number(-0.5), div(y, a)),), r"\frac{{1}}{{\sqrt{{{}}}}}"),
+    Function("rsqrt", 1, torch.rsqrt,
+             lambda y, a: (mul(number(-0.5), div(y, a)),), r"\frac{{1}}{{\sqrt{{{}}}}}"),
     Function("abs", 1, torch.abs, lambda y, a: (apply("sign", a),), r"\left|{}\right|"),
-    Function("sign", 1, torch.sign, lambda y, a: (None,), r"\operatorname{{sign}}({})"),
+    Function("sign", 1, torch.sign, lambda y, a: (None,), _called("sign")),
     Function("sin", 1, torch.sin, lambda y, a: (apply("cos", a),), r"\sin({})"),
     Function("cos", 1, torch.cos, lambda y, a: (neg(apply("sin", a)),), r"\cos({})"),
-    Function("erf", 1, torch.erf, lambda y, a: (mul(number(2 / math.sqrt(math.pi)), apply("exp", neg(apply("square", a)))),),
-             r"\operatorname{{erf}}({})"),
+    Function("erf", 1, torch.erf, lambda y, a: (_erf_slope(a),), _called("erf")),
     Function("tanh", 1, torch.tanh, lambda y, a: (sub(number(1), apply("square", y)),), r"\tanh({})"),
     Function("sigmoid", 1, torch.sigmoid, lambda y, a: (mul(y, sub(number(1), y)),), r"\sigma({})"),
-    Function("log_sigmoid", 1, torch.nn.functional.logsigmoid, lambda y, a: (apply("sigmoid", neg(a)),), r"\log\sigma({})"),
-    Function("softplus", 1, lambda x: torch.logaddexp(x, torch.zeros_like(x)), lambda y, a: (apply("sigmoid", a),),
-             r"\operatorname{{softplus}}({})"),
-    Function("relu", 1, torch.relu, lambda y, a: (apply("gt", a, number(0)),), r"\operatorname{{relu}}({})"),
-    Function("gelu", 1, torch.nn.functional.gelu, lambda y, a: (_gelu_slope(y, a),), r"\operatorname{{gelu}}({})"),
-    Function("silu", 1, torch.nn.functional.silu,
-             lambda y, a: (mul(apply("sigmoid", a), add(number(1), sub(a, y))),), r"\operatorname{{silu}}({})"),
+    Function("log_sigmoid", 1, logsigmoid, lambda y, a: (apply("sigmoid", neg(a)),), r"\log\sigma({})"),
+    Function("softplus", 1, _softplus, lambda y, a: (apply("sigmoid", a),), _called("softplus")),
+    Function("relu", 1, torch.relu, lambda y, a: (apply("gt", a, number(0)),), _called("relu")),
+    Function("gelu", 1, gelu, lambda y, a: (_gelu_slope(a),), _called("gelu")),
+    Function("silu", 1, silu,
+             lambda y, a: (mul(apply("sigmoid", a), add(number(1), sub(a, y))),), _called("silu")),
     Function("square", 1, torch.square, lambda y, a: (mul(number(2), a),), "{}^2"),
-    Function("maximum", 2, torch.maximum, lambda y, a, b: (_side(y, a, b, "gt"), _side(y, b, a, "gt")), r"\max({}, {})"),
-    Function("minimum", 2, torch.minimum, lambda y, a, b: (_side(y, a, b, "lt"), _side(y, b, a, "lt")), r"\min({}, {})"),
+    Function("maximum", 2, torch.maximum,
+             lambda y, a, b: (_side(a, b, "gt"), _side(b, a, "gt")), r"\max({}, {})"),
+    Function("minimum", 2, torch.minimum,
+             lambda y, a, b: (_side(a, b, "lt"), _side(b, a, "lt")), r"\min({}, {})"),
     Function("logaddexp", 2, torch.logaddexp,
-             lambda y, a, b: (apply("exp", sub(a, y)), apply("exp", sub(b, y))), r"\log(e^{{{}}} + e^{{{}}})"),
+             lambda y, a, b: (apply("exp", sub(a, y)), apply("exp", sub(b, y))),
+             r"\log(e^{{{}}} + e^{{{}}})"),
     Function("where", 3, lambda c, a, b: torch.where(c != 0, a, b),
              lambda y, c, a, b: (None, _where(c, number(1), number(0)), _where(c, number(0), number(1))),
              r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}"),
@@ -104,6 +117,7 @@ ROWS = (
     Function("eq", 2, _as_number(torch.eq), _nothing, "{} = {}", infix=True),
     Function("ne", 2, _as_number(torch.ne), _nothing, r"{} \ne {}", infix=True),
 )
+# fmt: on
 
 FUNCTIONS = {row.name: row for row in ROWS}
 COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})

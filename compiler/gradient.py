@@ -62,8 +62,8 @@ def cotangent(name: str) -> str:
 def gradient(spec: Recurrence) -> Backstep:
     """Differentiate one step of `spec`.
 
-    The recorded values are the forward sums and maxima that the gradient needs: they cost a pass over a state or
-    a weight and are no larger than a row.
+    The recorded values are the forward sums and maxima that the gradient needs: they cost a pass over a state
+    or a weight and are no larger than a row.
     """
     step = spec.step
     order = {dim: n for n, dim in enumerate(spec.axes)}
@@ -121,9 +121,8 @@ def _accumulate(
                 give(node.body, amount)
             case Reduce():
                 tie = ir.apply("eq", node.body, node)
-                share = ir.div(
-                    tie, ir.reduce("sum", node.index, tie)
-                )  # ties share the cotangent, as torch's amax
+                # ties share the cotangent, as in torch's amax
+                share = ir.div(tie, ir.reduce("sum", node.index, tie))
                 give(node.body, ir.mul(amount, share))
             case Number() | Size():
                 pass

@@ -21,12 +21,12 @@ Value = Array | float
 Axis = int | tuple[int, ...]
 
 
-def _call(name: str, *values: Value) -> Array:
-    if any(isinstance(v, torch.Tensor) for v in values):
-        like = next(v for v in values if isinstance(v, torch.Tensor))
-        tensors = [v if isinstance(v, torch.Tensor) else like.new_tensor(v) for v in values]
-        return cast(Array, FUNCTIONS[name].torch(*tensors))
-    return elementwise(name, *values)
+def _call(name: str, *values: object) -> Array:
+    like = next((v for v in values if isinstance(v, torch.Tensor)), None)
+    if like is None:
+        return elementwise(name, *map(as_array, values))
+    tensors = [v if isinstance(v, torch.Tensor) else like.new_tensor(v) for v in values]
+    return cast(Array, FUNCTIONS[name].torch(*tensors))
 
 
 def _unary(name: str, meaning: str) -> Callable[[Value], Array]:

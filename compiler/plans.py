@@ -1,7 +1,7 @@
 """Solved sizes, remembered between processes.
 
-In: what a choice depends on, and a way to make it. Out: the choice. A plan is one small JSON file a key, written
-whole or not at all; a file that is damaged, foreign or of another version is ignored, and solved again.
+In: what a choice depends on, and a way to make it. Out: the choice. A plan is one small JSON file a key,
+written whole or not at all; a file that is damaged, foreign or of another version is ignored, and solved anew.
 """
 
 from __future__ import annotations
@@ -25,14 +25,10 @@ SCHEMA = 1
 def generator() -> str:
     """A digest of the code that makes choices: a plan of another version of it is another plan."""
     root = Path(__file__).parent
-    packages = (
-        find_spec("rekern.solver"),
-        find_spec("rekern.hwmodels"),
-    )  # found, not imported: sympy is slow
-    folders = [
-        root / "schedules",
-        *(Path(p) for m in packages if m for p in m.submodule_search_locations or ()),
-    ]
+    # found, not imported: sympy is slow
+    packages = (find_spec("rekern.solver"), find_spec("rekern.hwmodels"))
+    places = (p for package in packages if package for p in package.submodule_search_locations or ())
+    folders = [root / "schedules", *map(Path, places)]
     return digest_of(*(f.read_text() for folder in folders for f in sorted(folder.glob("*.py"))))
 
 

@@ -7,6 +7,7 @@ final states. Kernels, gradients, rewrites and schedules are all held to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -53,8 +54,7 @@ def reference(
     inputs = {o.name: _all_heads(tensors[o.name], 2, heads) for o in spec.of_kind("input")}
     spans = [(0, int(first.shape[1]))]
     if cu_seqlens is not None:
-        bounds = cu_seqlens.tolist()
-        spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+        spans = list(pairwise(cu_seqlens.tolist()))
     count = len(spans) if cu_seqlens is not None else first.shape[0]
     initial = {}
     for o in spec.states:
@@ -111,9 +111,9 @@ def axis_lengths(spec: Recurrence, tensors: Mapping[str, Tensor]) -> dict[str, i
 
 
 def _all_heads(tensor: Tensor, axis: int, heads: int) -> Tensor:
-    return (
-        tensor if tensor.shape[axis] == heads else tensor.repeat_interleave(heads // tensor.shape[axis], axis)
-    )
+    """Heads that are shared in equal groups, each written out."""
+    count = tensor.shape[axis]
+    return tensor if count == heads else tensor.repeat_interleave(heads // count, axis)
 
 
 class StepFunction:
@@ -136,16 +136,13 @@ class StepFunction:
         def gather(dims: tuple[Dim, ...], cells: Mapping[Cell, Node]) -> Tensor:
             axes = ir.canonical_axes(d for d in dims if isinstance(d, str))
             lengths = [self.sizes[i.dim] for i in axes]
-            parts = [
-                _aligned(done[cells[c]], cells[c].free, axes).expand(*batch, *lengths) for c in cells_of(dims)
-            ]
+            nodes = [cells[c] for c in cells_of(dims)]
+            parts = [_aligned(done[n], n.free, axes).expand(*batch, *lengths) for n in nodes]
             if len(parts) == 1 and all(d != 1 for d in dims):
                 return parts[0]
             literal = [d for d in dims if isinstance(d, int)]
             stacked = torch.stack(parts, 2).reshape(*batch, *literal, *lengths)
-            order = [n for n, d in enumerate(dims) if isinstance(d, int)] + [
-                n for n, d in enumerate(dims) if isinstance(d, str)
-            ]
+            order = sorted(range(len(dims)), key=lambda n: isinstance(dims[n], str))  # literal axes first
             return stacked.permute(0, 1, *(2 + order.index(n) for n in range(len(dims))))
 
         step = self.spec.step
@@ -186,13 +183,8 @@ class StepFunction:
 
 def _read(tensor: Tensor, operand: Operand, node: Read) -> Tensor:
     component = iter(node.component)
-    picked = tensor[
-        (
-            slice(None),
-            slice(None),
-            *(next(component) if isinstance(d, int) else slice(None) for d in operand.dims),
-        )
-    ]
+    cell = (next(component) if isinstance(d, int) else slice(None) for d in operand.dims)
+    picked = tensor[(slice(None), slice(None), *cell)]
     order = sorted(range(len(node.indices)), key=lambda n: node.indices[n])
     return picked.permute(0, 1, *(2 + n for n in order))
 

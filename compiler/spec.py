@@ -28,8 +28,8 @@ SCALAR_NAMES = {"sqrt": math.sqrt, "log": math.log, "exp": math.exp, "pi": math.
 class Operand:
     """What a spec says of one operand.
 
-    `dims` are the axes after the implicit ones: Input [B, T, H, *dims], Param [H, *dims], State [B, H, *dims],
-    Scalar []. `at_most`, `at_least` and `unit_norm` are facts that the analysis may use.
+    `dims` are the axes after the implicit ones: Input [B, T, H, *dims], Param [H, *dims],
+    State [B, H, *dims], Scalar []. `at_most`, `at_least` and `unit_norm` are facts that the analysis may use.
     """
 
     name: str
@@ -160,26 +160,37 @@ class Recurrence:
         """The formulas of one step; the body runs once, when they are first asked for.
 
         Raises:
-            SpecError: the body reads an undefined name, mixes axes, branches on data or returns the wrong states.
+            SpecError: the body reads an undefined name, mixes axes, branches on data, returns the wrong
+                states, or loops over an axis that is not bound yet.
         """
         return _trace(self)
 
     @cached_property
     def meaning(self) -> str:
-        """A digest of what is computed: equal for specs that differ only in spelling."""
-        step = self.step
+        """A digest of what is computed: equal for specs that differ only in spelling.
+
+        Raises:
+            SpecError: as for `step`.
+        """
         lines = [o.meaning() for o in self.operands]
-        for group in (step.states, step.outputs):
-            lines += [
-                f"{name}{cell}={node.digest}" for name, cells in group.items() for cell, node in cells.items()
-            ]
+        for group in (self.step.states, self.step.outputs):
+            for name, cells in group.items():
+                lines += [f"{name}{cell}={node.digest}" for cell, node in cells.items()]
         return digest_of(*lines)
 
+    @cached_property
+    def _identity(self) -> object:
+        """What is compared: the meaning, or the function itself where its body needs a `bind` to be read."""
+        try:
+            return self.meaning
+        except SpecError:
+            return self.function, self.operands, self.bindings
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Recurrence) and self.meaning == other.meaning
+        return isinstance(other, Recurrence) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash(self.meaning)
+        return hash(self._identity)
 
     def __reduce__(self) -> tuple[Callable[..., Recurrence], tuple[object, ...]]:
         return _resolve, (self.function.__module__, self.function.__qualname__, self.bindings)
@@ -203,8 +214,8 @@ class Recurrence:
 def recurrence(function: Callable[..., object]) -> Recurrence:
     """Make a `Recurrence` of a function of one step.
 
-    The function gets last step's states and this step's inputs and returns `(new states in the order declared,
-    output)`; one state stands alone or in a tuple, several outputs are a dict.
+    The function gets last step's states and this step's inputs and returns `(new states, output)`: states in
+    the order declared, one state alone or in a tuple; one output alone, several in a dict.
 
     Raises:
         SpecError: a parameter has no declaration, or there is no state.
@@ -258,7 +269,8 @@ def _trace(spec: Recurrence) -> Step:
         place = quote_traceback(error.__traceback__, code.co_filename, code.co_firstlineno, code.co_name)
         where = f"\n{place}" if place else ""
         raise SpecError(
-            f"{spec.name}: {_explain(spec, error)}{where}\nin {spec.name}, line {code.co_firstlineno} of its file"
+            f"{spec.name}: {_explain(spec, error)}{where}\n"
+            f"in {spec.name}, line {code.co_firstlineno} of its file"
         ) from (None if isinstance(error, SpecError) else error)
 
 
@@ -269,9 +281,15 @@ def _explain(spec: Recurrence, error: Exception) -> str:
         case NameError():
             names = ", ".join(o.name for o in spec.operands)
             name = error.name or str(error).split("'")[1]  # a local that is not assigned yet has no .name
-            return f"{name!r} is read but never defined\ndefined here: {names}; add it to the operands, or import it"
+            return (
+                f"{name!r} is read but never defined\n"
+                f"defined here: {names}; add it to the operands, or import it"
+            )
         case _:
-            return f"{type(error).__name__}: {error}\nthe body of a spec uses operators and the functions of rekern.math only"
+            return (
+                f"{type(error).__name__}: {error}\n"
+                f"the body of a spec uses operators and the functions of rekern.math only"
+            )
 
 
 def _collect(spec: Recurrence, returned: object) -> Step:
@@ -279,21 +297,23 @@ def _collect(spec: Recurrence, returned: object) -> Step:
     if not isinstance(returned, tuple) or len(returned) != 2:
         new = names[0] if len(names) == 1 else f"({', '.join(names)})"
         raise SpecError(
-            f"a step returns (new states, output); got {_describe(returned)}\nend the body with: return {new}, output"
+            f"a step returns (new states, output); got {_describe(returned)}\n"
+            f"end the body with: return {new}, output"
         )
     new, output = returned
     states = new if isinstance(new, tuple) else (new,)
     if len(states) != len(names):
         raise SpecError(
-            f"{len(states)} new states are returned for the {len(names)} declared: {', '.join(names)}\nreturn them in that order"
+            f"{len(states)} new states are returned for the {len(names)} declared: {', '.join(names)}\n"
+            f"return them in that order"
         )
     formulas = {}
     for declared, value in zip(spec.states, states, strict=True):
         array = as_array(value)
         if array.dims != declared.dims:
             raise SpecError(
-                f"state {declared.name!r} is declared with shape {show(declared.dims)} but returned with shape {show(array.dims)}\n"
-                f"a state keeps its shape"
+                f"state {declared.name!r} is declared with shape {show(declared.dims)} "
+                f"but returned with shape {show(array.dims)}\na state keeps its shape"
             )
         formulas[declared.name] = array.cells
     outputs = output if isinstance(output, dict) else {"out": output}
@@ -332,8 +352,9 @@ def scalar_value(spec: Recurrence, operand: Operand, sizes: Mapping[str, int]) -
     try:
         return float(eval(operand.default, {"__builtins__": {}}, names))
     except Exception as error:
+        what = f"the default {operand.default!r} of scalar {operand.name!r}"
         raise SpecError(
-            f"{spec.name}: the default {operand.default!r} of scalar {operand.name!r} cannot be evaluated: {error}\n"
+            f"{spec.name}: {what} cannot be evaluated: {error}\n"
             f"it may use the axis names {', '.join(spec.axes) or '(none)'} and sqrt, log, exp, pi"
         ) from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import EllipsisType
-from typing import NoReturn
+from typing import NoReturn, SupportsFloat
 
 from rekern import ir
 from rekern.errors import SpecError
@@ -34,7 +34,8 @@ class Array:
     def __init__(self, dims: tuple[Dim, ...], cells: Mapping[Cell, Node]) -> None:
         if len(cells) > MOST_CELLS:
             raise SpecError(
-                f"an array of shape {show(dims)} unrolls into {len(cells)} formulas, at most {MOST_CELLS} are read\n"
+                f"an array of shape {show(dims)} unrolls into {len(cells)} formulas, "
+                f"at most {MOST_CELLS} are read\n"
                 f"give the long axis a name, as in Input('D'); its length comes with the data"
             )
         self.dims = dims
@@ -136,8 +137,8 @@ class Array:
 
     def __bool__(self) -> NoReturn:
         raise SpecError(
-            "the values of a step are not known when the recurrence is read, so Python cannot branch on them\n"
-            "choose with rekern.math.where(condition, a, b)"
+            "the values of a step are not known when the recurrence is read, "
+            "so Python cannot branch on them\nchoose with rekern.math.where(condition, a, b)"
         )
 
     def __float__(self) -> NoReturn:
@@ -180,10 +181,8 @@ def operand(name: str, dims: tuple[Dim, ...]) -> Array:
 def as_array(value: object) -> Array:
     if isinstance(value, Array):
         return value
-    if isinstance(value, (bool, int, float)) or (
-        hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
-    ):
-        return Array((), {(): ir.number(float(value))})  # type: ignore[arg-type]
+    if isinstance(value, SupportsFloat) and getattr(value, "ndim", 0) == 0:
+        return Array((), {(): ir.number(float(value))})
     raise SpecError(f"{value!r} is neither a number nor a value of the step; expected one of these")
 
 
@@ -207,7 +206,8 @@ def broadcast_dims(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
         if x != y and x != 1 and y != 1:
             raise SpecError(
                 f"shapes {show(a)} and {show(b)} do not broadcast: axis {x!r} meets axis {y!r}\n"
-                f"axes meet from the right and need the same name or size; insert axes with [:, None], or use outer"
+                f"axes meet from the right and need the same name or size; "
+                f"insert axes with [:, None], or use outer"
             )
         result.append(y if x == 1 else x)
     return tuple(result)
@@ -267,9 +267,8 @@ def take(array: Array, key: tuple[Key, ...]) -> Array:
     at = next((n for n, k in enumerate(key) if k is Ellipsis), len(key))
     keys: list[Key] = [*key[:at], *[slice(None)] * (array.ndim - used), *key[at + 1 :]]
     axes = iter(array.dims)
-    steps = [
-        _step(k, None if k is None else next(axes)) for k in keys
-    ]  # (axis of the result, cell of the source)
+    # for each key: the axis of the result, the cell of the source
+    steps = [_step(k, None if k is None else next(axes)) for k in keys]
     dims = tuple(dim for dim, _ in steps if dim is not None)
     cells = {}
     for cell in cells_of(dims):
@@ -308,7 +307,8 @@ def outer(a: Array, b: Array) -> Array:
     """`outer(a, b)[i, j] = a[i] * b[j]` for two vectors."""
     if a.ndim != 1 or b.ndim != 1:
         raise SpecError(
-            f"outer takes two vectors, not shapes {show(a.dims)} and {show(b.dims)}; for others use [..., None]"
+            f"outer takes two vectors, not shapes {show(a.dims)} and {show(b.dims)}; "
+            f"for others use [..., None]"
         )
     return elementwise("mul", a[:, None], b)
 
@@ -320,9 +320,10 @@ def matmul(a: Array, b: Array) -> Array:
         raise SpecError("'@' takes arrays with axes; multiply by a number with '*'")
     left, right = a.dims[-1], b.dims[-2 if b.ndim > 1 else 0]
     if left != right:
+        which = "second last" if b.ndim > 1 else "only"
         raise SpecError(
-            f"'@' joins the last axis of {show(a.dims)} with the {'second last' if b.ndim > 1 else 'only'} axis of "
-            f"{show(b.dims)}, but {left!r} is not {right!r}\ntranspose with .T, or swap the two sides"
+            f"'@' joins the last axis of {show(a.dims)} with the {which} axis of {show(b.dims)}, "
+            f"but {left!r} is not {right!r}\ntranspose with .T, or swap the two sides"
         )
     rows = a if a.ndim > 1 else a[None, :]
     columns = b if b.ndim > 1 else b[:, None]
@@ -354,9 +355,8 @@ def reduce(array: Array, operation: ir.Reduction, axes: Sequence[int], keepdims:
     literal = [n for n, d in enumerate(array.dims) if isinstance(d, int)]
     groups: dict[Cell, list[Node]] = {}
     for cell, node in array.cells.items():
-        groups.setdefault(tuple(p for n, p in zip(literal, cell, strict=True) if n not in chosen), []).append(
-            node
-        )
+        rest = tuple(p for n, p in zip(literal, cell, strict=True) if n not in chosen)
+        groups.setdefault(rest, []).append(node)
     cells = {}
     for cell, nodes in groups.items():
         joined = nodes[0]
@@ -374,18 +374,29 @@ def reduce(array: Array, operation: ir.Reduction, axes: Sequence[int], keepdims:
     return result
 
 
-def power(array: Array, exponent: float) -> Array:
+def power(array: Array, exponent: Array | float) -> Array:
     """`x ** n` for the exponents that have one meaning for every real x or an own function."""
-    table = {1: array, 2: elementwise("square", array)}
-    if exponent in table:
-        return table[exponent]
-    if exponent in (3, 4):
-        return elementwise("square", array) * (array if exponent == 3 else elementwise("square", array))
-    names = {0.5: "sqrt", -0.5: "rsqrt"}
-    if exponent in names:
-        return elementwise(names[exponent], array)
-    if exponent in (-1, -2):
-        return 1 / (array if exponent == -1 else elementwise("square", array))
+    square = elementwise("square", array)
+    match exponent:
+        case Array():
+            pass  # it cannot be compared with numbers
+        case 1:
+            return array
+        case 2:
+            return square
+        case 3:
+            return square * array
+        case 4:
+            return square * square
+        case 0.5:
+            return elementwise("sqrt", array)
+        case -0.5:
+            return elementwise("rsqrt", array)
+        case -1:
+            return 1 / array
+        case -2:
+            return 1 / square
     raise SpecError(
-        f"the exponent {exponent!r} is not one of 1, 2, 3, 4, 0.5, -0.5, -1, -2\nwrite exp({exponent!r} * log(x))"
+        f"the exponent {exponent!r} is not one of 1, 2, 3, 4, 0.5, -0.5, -1, -2\n"
+        f"write exp({exponent!r} * log(x))"
     )

@@ -6,7 +6,7 @@ root mean square of its tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ class Run:
 
 
 @contextmanager
-def threads(count: int):  # type: ignore[no-untyped-def]
+def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -132,7 +132,10 @@ def run(
     found: Values = {}
     if gradients:
         results = [*outputs.values(), *final.values()]
-        grads = torch.autograd.grad(results, list(leaves.values()), cotangents(results), allow_unused=True)
+        pairs = [(r, c) for r, c in zip(results, cotangents(results), strict=True) if r.requires_grad]
+        grads = torch.autograd.grad(
+            [r for r, _ in pairs], list(leaves.values()), [c for _, c in pairs], allow_unused=True
+        )
         found = {
             n: torch.zeros_like(t) if g is None else g
             for (n, t), g in zip(leaves.items(), grads, strict=True)
@@ -142,7 +145,7 @@ def run(
 
 def error(actual: Tensor, expected: Tensor) -> float:
     """Root mean square of the difference over that of `expected`; infinities must be at the same places."""
-    a, b = actual.double(), expected.double()
+    a, b = actual.detach().double(), expected.detach().double()
     assert a.shape == b.shape, f"shape {list(a.shape)}, expected {list(b.shape)}"
     infinite = b.isinf()
     if not torch.equal(a[infinite], b[infinite]):
@@ -179,17 +182,18 @@ def agree(
 ) -> Run:
     """Hold a call of the kernel to the float64 reference on the same numbers; what the kernel gave.
 
-    The message of a failure tells what a loop in torch loses with the dtypes at hand.
+    The message of a failure tells what float32 loses in a loop in torch.
     """
     actual = run(compile(spec), spec, operands, state, gradients=gradients, **options)
     expected = run(None, spec, exact(operands), exact(state), gradients=gradients, **options)
     found = errors(actual, expected)
     wrong = {n: e for n, e in found.items() if not e <= (backward if n.startswith("gradient") else forward)}
     if wrong:
-        plain = run(None, spec, operands, state, gradients=gradients, dtype=None, **options)
+        single = ({n: t.float() for n, t in given.items()} for given in (operands, state))
+        plain = run(None, spec, *single, gradients=gradients, dtype=torch.float32, **options)
         loses = errors(plain, expected)
         raise AssertionError(
             f"{spec.name} differs from its equations: "
-            + ", ".join(f"{n} by {e:.1e} (torch loop: {loses[n]:.1e})" for n, e in wrong.items())
+            + ", ".join(f"{n} by {e:.1e} (float32 in torch: {loses[n]:.1e})" for n, e in wrong.items())
         )
     return actual

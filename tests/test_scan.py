@@ -50,7 +50,7 @@ def test_segments_give_what_the_reference_gives(name: str, case: str, monkeypatc
     data = operands(spec)
     used = []
     count = CpuExecutor.segments
-    monkeypatch.setattr(CpuExecutor, "segments", lambda self, a: used.append(count(self, a)) or used[-1])
+    monkeypatch.setattr(CpuExecutor, "segments", lambda self, a, n: used.append(count(self, a, n)) or used[-1])
 
     def results(run, tensors):  # type: ignore[no-untyped-def]
         leaves = {n: t.clone().requires_grad_() for n, t in tensors.items()}
@@ -79,3 +79,14 @@ def test_a_call_is_cut_only_where_that_saves_time() -> None:
     assert segment_count(levels=1, tasks=1, threads=16, steps=10_000) == 16
     assert segment_count(levels=1, tasks=64, threads=16, steps=10_000) == 1
     assert segment_count(levels=1, tasks=1, threads=16, steps=100) == 1
+
+
+def test_the_gradient_does_not_ask_how_many_threads_there_are_now() -> None:
+    spec = rk.zoo.hgrn
+    data = {n: t.requires_grad_() for n, t in operands(spec).items() if n != "h"}
+    out, _ = rk.compile(spec)(**data)
+    torch.set_num_threads(1)
+    got = torch.autograd.grad(out.sum(), list(data.values()))
+    wanted = torch.autograd.grad(rk.reference(spec, data)[0].sum(), list(data.values()))
+    for mine, true in zip(got, wanted, strict=True):
+        assert (mine - true).norm() <= 1e-11 * true.norm()

@@ -1,8 +1,8 @@
 """From C++ source to a loaded library: compile once, keep by content, share between processes.
 
-In: `Source` (text and headers). Out: a `ctypes.CDLL`. A library is stored under the hash of everything that it
-depends on. It is built in a folder of its own, which gets its final name in one rename, so a reader sees all of
-it or nothing; a lock file keeps other processes from building the same one at the same time.
+In: `Source` (text and headers). Out: a `ctypes.CDLL`. A library is stored under the hash of everything that
+it depends on. It is built in a folder of its own, which gets its final name in one rename, so a reader sees
+all of it or nothing; a lock file keeps other processes from building the same one at the same time.
 """
 
 from __future__ import annotations

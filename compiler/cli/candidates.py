@@ -16,6 +16,7 @@ from torch import Tensor
 from rekern import zoo
 from rekern.api import compile
 from rekern.cli import loops_cells, loops_matrix, parallel
+from rekern.cli.loops_generated import loop
 from rekern.cli.workload import Data
 from rekern.reference import reference
 from rekern.spec import Recurrence
@@ -58,6 +59,7 @@ def candidates(data: Data, roles: tuple[Role, ...] = ROLES) -> list[Candidate]:
     found = [_of(data, "rekern", "rekern", _kernel(spec))]
     if "loop" in roles:
         found.append(_of(data, "loop", "reference loop", _reference(spec)))
+        found.append(_of(data, "loop", "generated loop", lambda operands: loop(spec)(**operands)))
         found += [_of(data, "loop", "hand-written loop", f) for f in _by_hand(spec, loops_cells, loops_matrix)]
     if "torch" in roles:
         found += [_of(data, "torch", "chunks or blocks", f) for f in _by_hand(spec, parallel)]

@@ -61,7 +61,13 @@ def table(
         )
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
-    console().print(made)
+    out = console()
+    if out.is_terminal:
+        out.print(made)
+        return
+    with out.capture() as text:
+        out.print(made)
+    sys.stdout.write("\n".join(line.rstrip() for line in text.get().splitlines()) + "\n")
 
 
 def seconds(value: float) -> str:

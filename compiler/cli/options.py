@@ -37,8 +37,9 @@ def spec_of(
         SpecError: there is no such spec or axis.
     """
     spec = find(name, _pairs(bind, "--bind"))
-    spec.step  # a body that cannot be read fails here, before anything is printed  # noqa: B018
-    return spec, _pairs(size, "--size", spec)
+    given = _pairs(size, "--size", spec)
+    assert spec.step  # a body that cannot be read fails here, before anything is printed
+    return spec, given
 
 
 def _pairs(pairs: Sequence[str] | None, option: str, spec: Recurrence | None = None) -> dict[str, int]:

@@ -13,15 +13,16 @@ import torch
 import typer
 
 from rekern.analysis.facts import Facts, facts
+from rekern.analysis.logs import Reason
 from rekern.cli.console import write, write_json
 from rekern.cli.options import BatchOption, BindOption, HeadsOption, JsonOption, SizeOption, SpecArgument, spec_of
 from rekern.cli.workload import Workload, chosen
 from rekern.hwmodels import detect
-from rekern.schedules.choose import CpuPlan, Shape, plan
+from rekern.schedules.choose import CpuPlan, Shape, plan, solution
 from rekern.schedules.programs import programs
+from rekern.schedules.scan import summaries
+from rekern.solver import Solution
 from rekern.spec import Recurrence
-
-SCHEDULE = "time_loop"
 
 
 class Dtype(StrEnum):
@@ -47,30 +48,51 @@ def show(
     found, lengths = spec_of(spec, size, bind)
     known = facts(found)
     work = chosen(found, lengths, batch=batch, heads=heads)
-    count = threads or torch.get_num_threads()
-    sizes = _plan(work, count, dtype is Dtype.float64)
+    sizes = _chosen(work, threads or torch.get_num_threads(), dtype)
     if as_json:
-        write_json(_as_json(found, known, work, count, dtype, sizes))
+        write_json(_as_json(found, known, sizes))
         return
-    write(found.name, style="bold")
-    if found.doc:
-        write("\n".join(f"    {line}".rstrip() for line in found.doc.splitlines()))
-    write(f"\n{found}\n")
+    write(f"{found}\n")
     write("facts", style="bold")
     write("\n".join(str(known).splitlines()[1:]))
-    write(f"\nschedule {SCHEDULE} for {detect().name}, {work}, {dtype}, {_plural(count, 'thread')}", style="bold")
-    write(str(sizes))
+    write(f"\nsizes for {detect().name}, {work}, {dtype}, {_plural(sizes.threads, 'thread')}", style="bold")
+    write(str(sizes.solution))
+    write(f"a task: {_in_words(sizes)}")
+    scan = f"no, {sizes.no_scan}" if sizes.no_scan else "where there are more threads than tasks"
+    write(f"schedule: time_loop; scan over segments of time: {scan}")
 
 
-def _plan(work: Workload, threads: int, double: bool) -> CpuPlan:
-    shape = Shape.of(work.sizes, work.batch, work.heads, threads, double)
-    return plan(programs(work.spec), shape, detect())
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """The sizes of a call, and why time cannot be cut into segments ("" if it can)."""
+
+    work: Workload
+    threads: int
+    dtype: Dtype
+    plan: CpuPlan
+    solution: Solution
+    no_scan: str
 
 
-def _as_json(
-    spec: Recurrence, known: Facts, work: Workload, threads: int, dtype: Dtype, sizes: CpuPlan
-) -> dict[str, object]:
-    solution = sizes.solution
+def _chosen(work: Workload, threads: int, dtype: Dtype) -> _Sizes:
+    shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype is Dtype.float64)
+    made, machine = programs(work.spec), detect()
+    segments = summaries(work.spec)
+    reason = str(segments) if isinstance(segments, Reason) else ""
+    return _Sizes(work, threads, dtype, plan(made, shape, machine), solution(made, shape, machine), reason)
+
+
+def _in_words(sizes: _Sizes) -> str:
+    made, run, tile = programs(sizes.work.spec), sizes.plan.run, sizes.plan.compiled.tile
+    parts = [f"{_plural(run.rows, 'sequence')} of a head"]
+    if made.lane is not None:
+        parts.append(f"{_plural(run.columns, 'column')} along {made.lane}{' (compiled in)' if tile else ''}")
+    every = "step" if made.keep == "steps" else f"{run.block} steps"
+    return f"{', '.join(parts)}; states are kept every {every} for the gradient"
+
+
+def _as_json(spec: Recurrence, known: Facts, sizes: _Sizes) -> dict[str, object]:
+    work, best = sizes.work, sizes.solution
     return {
         "name": spec.name,
         "doc": spec.doc,
@@ -88,19 +110,19 @@ def _as_json(
             "warnings": list(known.warnings),
         },
         "plan": {
-            "schedule": SCHEDULE,
             "machine": detect().name,
             "batch": work.batch,
             "heads": work.heads,
             "sizes": dict(work.sizes),
-            "threads": threads,
-            "dtype": str(dtype),
-            "compiled": dataclasses.asdict(sizes.compiled),
-            "run": dataclasses.asdict(sizes.run),
-            "values": dict(solution.values),
-            "predicted_seconds": dict(solution.terms),
-            "limits": {n: {"used": s.used, "bound": s.bound, "unit": s.unit} for n, s in solution.slack.items()},
-            "proven_optimal": solution.proven_optimal,
+            "threads": sizes.threads,
+            "dtype": str(sizes.dtype),
+            "compiled": dataclasses.asdict(sizes.plan.compiled),
+            "run": dataclasses.asdict(sizes.plan.run),
+            "values": dict(best.values),
+            "predicted_seconds": dict(best.terms),
+            "limits": {n: {"used": s.used, "bound": s.bound, "unit": s.unit} for n, s in best.slack.items()},
+            "proven_optimal": best.proven_optimal,
+            "scan_refused": sizes.no_scan or None,
         },
     }
 

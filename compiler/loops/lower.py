@@ -114,7 +114,7 @@ class Lowering:
     # -- vector axes
 
     def _choose_vectors(self, drafts: list[Statement]) -> None:
-        """For each space the index along which vector instructions run: the lane, else where memory is dense."""
+        """For each space the index along which vectors run: the lane, else where memory is dense."""
         votes: dict[Space, Counter[Index]] = {}
         for s in drafts:
             if s.matrix is not None:
@@ -183,7 +183,10 @@ class Lowering:
 
 
 def regroup(roots: list[Node]) -> list[Node]:
-    """Reorder products so that factors over fewer axes meet first: `(a[v] * k[k]) * s` -> `(s * a[v]) * k[k]`."""
+    """Reorder products so that factors over fewer axes meet first.
+
+    `(a[v] * k[k]) * s` becomes `(s * a[v]) * k[k]`.
+    """
     uses = Counter(c for n in ir.walk(roots) for c in ir.children(n)) + Counter(roots) + Counter(roots)
     new: dict[Node, Node] = {}
 
@@ -192,12 +195,11 @@ def regroup(roots: list[Node]) -> list[Node]:
             return [f for a in node.arguments for f in chain(a, False)]
         return [node]
 
-    inside = set()
+    inside: set[Node] = set()
     for node in ir.walk(roots):
         if isinstance(node, Apply) and node.function == "mul":
-            inside.update(
-                a for a in node.arguments if isinstance(a, Apply) and a.function == "mul" and uses[a] == 1
-            )
+            products = [a for a in node.arguments if isinstance(a, Apply) and a.function == "mul"]
+            inside.update(a for a in products if uses[a] == 1)
     for node in ir.walk(roots):
         if isinstance(node, Apply) and node.function == "mul" and node not in inside:
             new[node] = _grouped([new.get(f, f) for f in chain(node, True)])
@@ -243,8 +245,10 @@ def plain(name: str) -> str:
 
 
 def _in_memory_order(s: Statement) -> Statement:
-    """Rename the two indices of an axis that occurs twice so that most arrays are read as they lie: a sum over
-    the first axis of `z[k, k']` then shares the nest that updates `z[k, k']`."""
+    """Rename the two indices of an axis that occurs twice so that most arrays are read as they lie.
+
+    A sum over the first axis of `z[k, k']` then shares the nest that updates `z[k, k']`.
+    """
     twice = [i for i in s.space if i.number == 0 and Index(i.dim, 1) in s.space]
     for first in twice:
         second = Index(first.dim, 1)

@@ -1,8 +1,9 @@
 """From statements to loop nests, in an order that respects every array.
 
 In: the `Statement`s of a lowering. Out: `Loops`. A temporary is written before it is read; an array that the
-step overwrites (a state, in place) is read for the last time before it is written, or at the same point of the
-same nest. Within that freedom statements over one space share a nest, so arrays are walked as rarely as can be.
+step overwrites (a state, in place) is read for the last time before it is written, or at the same point of
+the same nest. Within that freedom statements over one space share a nest, so arrays are walked as rarely as
+can be.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _phases(statements: Sequence[Statement], edges: Sequence[Edge]) -> list[int]
 
 
 def _written_aside(statements: Sequence[Statement], lowering: Lowering) -> tuple[Statement, ...]:
-    """Overwriting stores go to a temporary first; the copy into place comes when nobody reads the old value."""
+    """Overwriting stores go to a temporary first, and into place when nobody reads the old value any more."""
     read = {(n.operand, n.component) for s in statements for n in ir.walk(s.reads()) if isinstance(n, Read)}
     result = []
     for s in statements:

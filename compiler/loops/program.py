@@ -47,9 +47,9 @@ class Program:
 class Statement:
     """One store with its loop space.
 
-    A plain statement sets `target[axes]` at every point of `space`. A reduction (`reduce` = operation and bound
-    index) joins `value` over the bound index. A contraction (`matrix` and `vector` set) is a reduction of a
-    weight with a vector, done for all batch rows at once.
+    A plain statement sets `target[axes]` at every point of `space`. A reduction (`reduce` = operation and
+    bound index) joins `value` over the bound index. A contraction (`matrix` and `vector` set) is a reduction
+    of a weight with a vector, done for all batch rows at once.
     """
 
     target: Place
@@ -62,16 +62,14 @@ class Statement:
     vector: Read | None = None
 
     def reads(self) -> tuple[Node, ...]:
-        return (
-            (self.matrix, self.vector)
-            if self.matrix is not None and self.vector is not None
-            else (self.value,)
-        )
+        if self.matrix is not None and self.vector is not None:
+            return self.matrix, self.vector
+        return (self.value,)
 
 
 @dataclass(frozen=True)
 class Nest:
-    """Statements that share one loop nest: `outer` loops, then the vector loop `lane` (None: no loop at all)."""
+    """Statements that share one loop nest: `outer` loops, then the vector loop `lane` (None: no loop)."""
 
     outer: tuple[Index, ...]
     lane: Index | None
@@ -80,7 +78,7 @@ class Nest:
 
 @dataclass(frozen=True)
 class Loops:
-    """A program in order: nests and contractions, and the temporaries with the order of their axes in memory."""
+    """A program in order: nests and contractions, and the temporaries with their axes in memory order."""
 
     program: Program
     nests: tuple[Nest, ...]

@@ -1,13 +1,14 @@
 """What a caller handed over, checked against the spec.
 
-In: operands by name. Out: `Arguments`: lengths of all axes, the sequences, and the tensors in the order of the
-spec. Every fault is an `ArgumentError` that quotes the operand and says what was expected.
+In: operands by name. Out: `Arguments`: lengths of all axes, the sequences, and the tensors in the order of
+the spec. Every fault is an `ArgumentError` that quotes the operand and says what was expected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -78,11 +79,14 @@ def check(
     source: dict[str, str] = {}
     heads: dict[str, int] = {}
 
+    def shown(name: str) -> str:
+        return f"{name!r} {_shape(all_tensors[name])}"
+
     def meet(name: str, axis: str, length: int) -> None:
         if axis in sizes and sizes[axis] != length:
             raise ArgumentError(
-                f"{spec.name}: axis {axis.removesuffix(' (implicit)')} is {length} in operand {name!r} {_shape(all_tensors[name])} "
-                f"but {sizes[axis]} in {source[axis]!r} {_shape(all_tensors[source[axis]])}; they must agree"
+                f"{spec.name}: axis {axis.removesuffix(' (implicit)')} is {length} in operand {shown(name)} "
+                f"but {sizes[axis]} in {shown(source[axis])}; they must agree"
             )
         sizes[axis] = length
         source.setdefault(axis, name)
@@ -92,9 +96,8 @@ def check(
     for o in ordered:
         tensor = all_tensors[o.name]
         _check_kind(spec, o, tensor)
-        lead = tuple(
-            f"{axis} (implicit)" for axis in LEAD[o.kind]
-        )  # a spec may well call an axis of its own B or N
+        # a spec may well call an axis of its own B or N
+        lead = tuple(f"{axis} (implicit)" for axis in LEAD[o.kind])
         for axis, length in zip((*lead, *o.dims), tensor.shape, strict=True):
             if isinstance(axis, int):
                 if length != axis:
@@ -109,27 +112,23 @@ def check(
     for name, count in heads.items():
         if count == 0 or total % count:
             raise ArgumentError(
-                f"{spec.name}: operand {name!r} {_shape(all_tensors[name])} has {count} heads, which do not divide "
-                f"the {total} of the call; heads are shared in equal groups"
+                f"{spec.name}: operand {shown(name)} has {count} heads, which do not divide the {total} "
+                f"of the call; heads are shared in equal groups"
             )
         if spec.operand(name).kind == "state" and count != total:
-            raise ArgumentError(
-                f"{spec.name}: state {name!r} {_shape(all_tensors[name])} has {count} heads, the call has {total}"
-            )
+            raise ArgumentError(f"{spec.name}: state {shown(name)} has {count} heads, the call has {total}")
     for axis in spec.axes:
         if sizes.get(axis) == 0:
-            raise ArgumentError(
-                f"{spec.name}: axis {axis} is empty in {source[axis]!r} {_shape(all_tensors[source[axis]])}"
-            )
+            raise ArgumentError(f"{spec.name}: axis {axis} is empty in {shown(source[axis])}")
     if "T (implicit)" not in sizes:
         raise ArgumentError(f"{spec.name} has no input, so the number of steps is unknown; declare an Input")
     batch, time = sizes.pop("B (implicit)"), sizes.pop("T (implicit)")
     states = sizes.pop("N (implicit)", None)
     sequences = _sequences(spec, batch, time, cu_seqlens)
     if states is not None and states != len(sequences):
-        name = next(iter(state))
         raise ArgumentError(
-            f"{spec.name}: state {name!r} {_shape(state[name])} has {states} rows, the call has {len(sequences)} sequences"
+            f"{spec.name}: state {shown(next(iter(state)))} has {states} rows, "
+            f"the call has {len(sequences)} sequences"
         )
     if reset is not None and (reset.dtype != torch.bool or tuple(reset.shape) != (batch, time)):
         raise ArgumentError(
@@ -148,11 +147,13 @@ def _check_kind(spec: Recurrence, o: Operand, tensor: object) -> None:
         )
     if tensor.dtype not in DTYPES:
         raise ArgumentError(
-            f"{spec.name}: operand {o.name!r} is {tensor.dtype}, expected one of float32, bfloat16, float16, float64"
+            f"{spec.name}: operand {o.name!r} is {tensor.dtype}, "
+            f"expected one of float32, bfloat16, float16, float64"
         )
     if tensor.device.type != "cpu":
         raise ArgumentError(
-            f"{spec.name}: operand {o.name!r} is on {tensor.device}, this kernel runs on the CPU; move it with .cpu()"
+            f"{spec.name}: operand {o.name!r} is on {tensor.device}, this kernel runs on the CPU; "
+            f"move it with .cpu()"
         )
     if tensor.ndim != len(LEAD[o.kind]) + len(o.dims):
         raise ArgumentError(
@@ -167,7 +168,8 @@ def _sequences(
         return tuple((n, 0, time, n) for n in range(batch))
     if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64) or len(cu_seqlens) < 2:
         raise ArgumentError(
-            f"{spec.name}: cu_seqlens is {cu_seqlens.dtype} {_shape(cu_seqlens)}, expected int32 or int64 [N + 1]"
+            f"{spec.name}: cu_seqlens is {cu_seqlens.dtype} {_shape(cu_seqlens)}, "
+            f"expected int32 or int64 [N + 1]"
         )
     if batch != 1:
         raise ArgumentError(
@@ -178,14 +180,12 @@ def _sequences(
         raise ArgumentError(
             f"{spec.name}: cu_seqlens runs from {bounds[0]} to {bounds[-1]}, expected from 0 to T = {time}"
         )
-    for n, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for n, (start, end) in enumerate(pairwise(bounds)):
         if end < start:
             raise ArgumentError(
                 f"{spec.name}: cu_seqlens falls from {start} to {end} at sequence {n}; boundaries never fall"
             )
-    return tuple(
-        (0, start, end - start, n) for n, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
-    )
+    return tuple((0, start, end - start, n) for n, (start, end) in enumerate(pairwise(bounds)))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -41,11 +41,12 @@ class Built:
 
 @dataclass(frozen=True)
 class Request:
-    """What a call asks for beside its tensors."""
+    """What a call asks for beside its tensors. Sizes follow from `threads`, so a gradient has those of its call."""
 
     scalars: Mapping[str, float]
     reset: Tensor | None
     reverse: bool
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
 class CpuExecutor:
@@ -87,15 +88,10 @@ class CpuExecutor:
         """The pass that runs forward when a gradient will be asked for."""
         return "recording" if self.programs.keep == "steps" else "forward"
 
-    def plan(self, arguments: Arguments) -> CpuPlan:
+    def plan(self, arguments: Arguments, threads: int) -> CpuPlan:
         """The sizes of a call: solved once for each shape."""
-        shape = Shape.of(
-            arguments.sizes,
-            len(arguments.sequences),
-            arguments.heads,
-            torch.get_num_threads(),
-            arguments.double,
-        )
+        count = len(arguments.sequences)
+        shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double)
         return plan(self.programs, shape, detect())
 
     # -- schedule
@@ -110,13 +106,12 @@ class CpuExecutor:
     def summary_executors(self) -> dict[int, CpuExecutor]:
         return {id(s): CpuExecutor(s.programs) for s in self.summaries}
 
-    def segments(self, arguments: Arguments) -> int:
+    def segments(self, arguments: Arguments, threads: int) -> int:
         """Into how many segments of time a call is cut; 1 is the time loop."""
-        threads = torch.get_num_threads()
         tasks = len(arguments.sequences) * arguments.heads
         if threads <= tasks * 2 or not self.summaries:  # a second pass over the data never pays
             return 1
-        tasks *= self.plan(arguments).run.tiles
+        tasks *= self.plan(arguments, threads).run.tiles
         longest = max((s[2] for s in arguments.sequences), default=0)
         return segment_count(len(self.summaries), tasks, threads, longest)
 
@@ -129,7 +124,7 @@ class CpuExecutor:
         in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
-        segments = 1 if one_step else self.segments(arguments)
+        segments = 1 if one_step else self.segments(arguments, request.threads)
         if segments == 1:
             return self.time_loop(arguments, request, record, one_step, in_place)
 
@@ -152,7 +147,8 @@ class CpuExecutor:
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cotangents of the inputs and parameters, and of the first states."""
-        segments = self.segments(arguments)
+        request = replace(request, threads=int(saved[-1]))
+        segments = self.segments(arguments, request.threads)
         if segments == 1:
             return self.time_loop_backward(arguments, request, d_outputs, d_last, saved)
         pieces = cut(arguments, segments, request.reverse)
@@ -181,7 +177,7 @@ class CpuExecutor:
         in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """The sequences of a call, each walked in order."""
-        chosen = self.plan(arguments)
+        chosen = self.plan(arguments, request.threads)
         sizes, run = chosen.compiled, chosen.run
         built, *_ = self.need(
             sizes, [self.recording_name, "backward"] if record else ["step" if one_step else "forward"]
@@ -221,7 +217,9 @@ class CpuExecutor:
         )
         saved = torch.empty(0, dtype=arguments.real)
         if record:
-            saved = torch.empty(built.library.saved_size(ctypes.addressof(call)), dtype=arguments.real)
+            size = built.library.saved_size(ctypes.addressof(call))
+            saved = torch.empty(size + 1, dtype=arguments.real)  # the last one: the threads that sizes follow from
+            saved[-1] = request.threads
             call.saved = saved.data_ptr()
         launch(built.library, call)
         del alive
@@ -266,7 +264,7 @@ class CpuExecutor:
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The sequences of a call, each walked backwards."""
-        chosen = self.plan(arguments)
+        chosen = self.plan(arguments, request.threads)
         sizes, run = chosen.compiled, chosen.run
         (built,) = self.need(sizes, ["backward"])
         spec, step = self.spec, self.spec.step

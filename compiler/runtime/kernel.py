@@ -141,7 +141,7 @@ class Kernel:
             outputs = {"out": result} if isinstance(result, Tensor) else result
         else:
             arguments = check(self.spec, self.by_name(tensors), states, None, restart)
-            request = Request(scalars, restart, False)
+            request = Request(scalars, restart, reverse=False, threads=torch.get_num_threads())
             outputs, final, _ = self.executor.forward(
                 arguments, request, record=False, one_step=True, in_place=in_place
             )

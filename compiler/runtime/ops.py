@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 KERNELS: weakref.WeakValueDictionary[str, Kernel] = weakref.WeakValueDictionary()
 
 
-def _request(scalar_names: str, scalars: Sequence[float], reset: Tensor | None, reverse: bool) -> Request:
-    return Request(dict(zip(filter(None, scalar_names.split(",")), scalars, strict=True)), reset, reverse)
+def _request(
+    scalar_names: str, scalars: Sequence[float], reset: Tensor | None, reverse: bool, threads: int
+) -> Request:
+    return Request(dict(zip(filter(None, scalar_names.split(",")), scalars, strict=True)), reset, reverse, threads)
 
 
 def _run_forward(
@@ -44,7 +46,7 @@ def _run_forward(
     k = KERNELS[kernel]
     arguments = check(k.spec, k.by_name(operands), k.states_by_name(state_names, states), cu_seqlens, reset)
     outputs, last, saved = k.executor.forward(
-        arguments, _request(scalar_names, scalars, reset, reverse), record
+        arguments, _request(scalar_names, scalars, reset, reverse, torch.get_num_threads()), record
     )
     return [*outputs.values(), *last.values(), saved]
 
@@ -61,6 +63,7 @@ def _run_backward(
     reverse: bool,
     cotangents: Sequence[Tensor],
     saved: Tensor,
+    threads: int,
 ) -> list[Tensor]:
     """Cotangents of the operands, then of the first states that were given."""
     k = KERNELS[kernel]
@@ -70,7 +73,7 @@ def _run_backward(
     d_outputs = dict(zip(names, cotangents[: len(names)], strict=True))
     d_last = dict(zip((o.name for o in k.spec.states), cotangents[len(names) :], strict=True))
     grads, d_first = k.executor.backward(
-        arguments, _request(scalar_names, scalars, reset, reverse), d_outputs, d_last, saved
+        arguments, _request(scalar_names, scalars, reset, reverse, threads), d_outputs, d_last, saved
     )
     return [*(grads[n] for n in k.tensor_names), *(d_first[n].to(given[n].dtype) for n in given)]
 
@@ -127,6 +130,7 @@ def _shape_backward(
     reverse: bool,
     cotangents: Sequence[Tensor],
     saved: Tensor,
+    threads: int,
 ) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*operands, *states)]
 
@@ -134,6 +138,7 @@ def _shape_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, _ = inputs
     ctx.options = (kernel, len(operands), state_names, len(states), scalar_names, scalars, reverse)
+    ctx.threads = torch.get_num_threads()
     ctx.save_for_backward(*operands, *states, cu_seqlens, reset, output[-1])
 
 
@@ -153,6 +158,7 @@ def _differentiate(ctx: Any, cotangents: list[Tensor]) -> tuple[Any, ...]:
         reverse,
         list(cotangents[:-1]),
         saved,
+        ctx.threads,
     )
     nothing = [None] * len(scalars)
     return None, grads[:operand_count], None, grads[operand_count:], None, nothing, None, None, None, None
@@ -173,7 +179,7 @@ CALL = (
 )
 LIBRARY = torch.library.Library("rekern", "DEF")
 LIBRARY.define(f"forward({CALL}, bool record) -> Tensor[]")
-LIBRARY.define(f"backward({CALL}, Tensor[] cotangents, Tensor saved) -> Tensor[]")
+LIBRARY.define(f"backward({CALL}, Tensor[] cotangents, Tensor saved, int threads) -> Tensor[]")
 LIBRARY.impl("forward", _run_forward, "CPU")
 LIBRARY.impl("backward", _run_backward, "CPU")
 torch.library.register_fake("rekern::forward", _shape_forward, lib=LIBRARY)

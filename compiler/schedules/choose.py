@@ -3,16 +3,16 @@
 In: `Programs`, the lengths of the axes, how many sequences, heads and threads there are, a machine. Out: a
 `CpuPlan`: the solution of a small integer problem over the machine's registers and caches.
 
-Three kinds of step want three problems. Where a task owns columns of a matrix state, the columns are a register
-tile and the steps of a block must stay in the second-level cache. Where batch rows share a weight, more rows of a
-task save reads of it and leave fewer tasks. Where a row of numbers is streamed, its columns are split only to feed
-the threads.
+Three kinds of step want three problems. Where a task owns columns of a matrix state, the columns are a
+register tile and the steps of a block must stay in the second-level cache. Where batch rows share a weight,
+more rows of a task save reads of it and leave fewer tasks. Where a row of numbers is streamed, its columns
+are split only to feed the threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 MOST_BLOCK = 64
 SPARE_REGISTERS = 6  # broadcast scalars, loads in flight and the constants of the loop
+READ_BACK = "the steps of a block are written and read back while they are in the second-level cache"
 ROW_OVERHEAD = 3.0  # cycles of a loop over rows of the state that do not depend on the columns
 
 
 @dataclass(frozen=True)
 class RunSizes:
-    """What a call is given: sequences of a task, steps of a block, columns of a task, tasks along the columns."""
+    """What a call is given: sequences of a task, steps of a block, columns of a task, tasks along columns."""
 
     rows: int
     block: int
@@ -56,7 +57,7 @@ class CpuPlan:
 
 @dataclass(frozen=True)
 class Shape:
-    """What sizes depend on: lengths of the axes, sequences, heads, threads, and whether numbers are double."""
+    """What sizes depend on: lengths of the axes, sequences, heads, threads, and whether in float64."""
 
     lengths: tuple[tuple[str, int], ...]
     sequences: int
@@ -68,6 +69,17 @@ class Shape:
     def of(lengths: Mapping[str, int], sequences: int, heads: int, threads: int, double: bool) -> Shape:
         return Shape(tuple(lengths.items()), max(1, sequences), heads, threads, double)
 
+    def bucket(self, programs: Programs) -> Shape:
+        """The shape with the same best sizes: calls that only differ in batch or heads share a plan.
+
+        A register tile depends on the lengths alone, so that a new batch builds nothing new; beyond what
+        keeps all threads busy, more sequences change nothing either.
+        """
+        if programs.tiled:
+            return replace(self, sequences=1, heads=1, threads=1)
+        most = MOST_ROWS * self.threads if programs.rows else self.threads
+        return replace(self, sequences=min(self.sequences, most), heads=min(self.heads, self.threads))
+
 
 @lru_cache(maxsize=1024)
 def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
@@ -77,8 +89,9 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
         rekern.solver.Infeasible: no size fits the machine.
     """
     assert machine.cpu is not None
-    key = {"spec": programs.spec.meaning, "shape": shape, "machine": machine.resource_vector()}
-    values = remembered(key, lambda: solution(programs, shape, machine).values)
+    bucket = shape.bucket(programs)
+    key = {"spec": programs.spec.meaning, "shape": bucket, "machine": machine.resource_vector()}
+    values = remembered(key, lambda: solution(programs, bucket, machine).values)
     real = "double" if shape.double else "float"
     lanes = machine.cpu.vector_bytes // (8 if shape.double else 4)
     compiled = CpuSizes(real, machine.cpu.vector_bytes, values.get("vectors", 0) * lanes)
@@ -144,7 +157,7 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
                 (b + 1) * slot,
                 at_most=max(cpu.l2_bytes // 2, number * lanes * 5 * slot_rows(programs, shape)),
                 unit="bytes",
-                reason="the steps of a block are written and read back while they are in the second-level cache",
+                reason=READ_BACK,
             ),
         ),
         {
@@ -156,7 +169,7 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
 
 
 def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
-    """Batch rows of a task: they share every read of a weight, but rows in one task are not run in parallel."""
+    """Batch rows of a task: they share every read of a weight, but those of one task run one by one."""
     from sympy import Min, ceiling
 
     from rekern.solver import Limit, Problem, Variable
@@ -183,7 +196,7 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
                 (b + 1) * slot * r,
                 at_most=max(cpu.l2_bytes // 2, 5 * MOST_ROWS * slot),
                 unit="bytes",
-                reason="the steps of a block are written and read back while they are in the second-level cache",
+                reason=READ_BACK,
             ),
         ),
         {
@@ -228,7 +241,7 @@ def stream_problem(programs: Programs, shape: Shape, machine: Machine) -> Proble
                 (b + 1) * slot,
                 at_most=max(cpu.l2_bytes // 2, 5 * slot_rows(programs, shape) * number * whole),
                 unit="bytes",
-                reason="the steps of a block are written and read back while they are in the second-level cache",
+                reason=READ_BACK,
             ),
         ),
         {

@@ -188,7 +188,9 @@ class PassBuilder:
 
     def at(self, name: str, size: str) -> str:
         """Where the array of one batch row begins."""
-        return f"{name} + row * ({size})" if self.rows else name
+        if not self.rows:
+            return name
+        return f"{name} + row * ({size})" if " " in size else f"{name} + row * {size}"
 
     def each_row(self, lines: Iterable[str], now: bool = True) -> tuple[str, ...]:
         """`lines` for every batch row in hand. `now`: with `batch` and `time` of this step."""
@@ -272,14 +274,15 @@ class PassBuilder:
             for place in self.cells(o):
                 if place not in read:
                     continue
-                view = self.view(Slot("param", *place), o.axes)
-                self.packed_slots.update(
-                    {p.name: len(self.slots) - 1 for p in self.packed.values() if p.place == place}
-                )
+                self.packed_slots.update({p.name: len(self.slots) for p in self.packed.values() if p.place == place})
                 name = identifier(place)
+                if place in packed and place not in elementwise:
+                    self.slots.append(Slot("param", *place))
+                    continue
+                view = self.view(Slot("param", *place), o.axes)
                 if not o.axes:
                     lines.append(f"const real {name} = {view.name}.one(0, 0);")
-                elif place not in packed or place in elementwise:
+                else:
                     self.work[name] = WorkArray(name, view.size)
                     lines.append(f"const real* {name} = {view.name}.view(work.{name}, 0, 0);")
         return tuple(lines)

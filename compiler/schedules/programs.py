@@ -1,7 +1,7 @@
 """The programs of a spec: what the forward step, the recording step and the backstep store.
 
-In: a `Recurrence`. Out: `Programs`. A recording step writes the new states beside the old ones and keeps what the
-gradient asked for; the backstep overwrites the cotangents of the states in place.
+In: a `Recurrence`. Out: `Programs`. A recording step writes the new states beside the old ones and keeps what
+the gradient asked for; the backstep overwrites the cotangents of the states in place.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WeightTerm:
 class Programs:
     """All that a spec's kernels compute in one step, before sizes are chosen.
 
-    lane: the axis whose columns never meet inside a step, so that tasks can own some of them; None if there is none.
+    lane: the axis whose columns never meet inside a step, so that tasks can own some of them; None for none.
     rows: whether a weight is multiplied with a state, so that batch rows should share it.
     """
 
@@ -51,8 +51,11 @@ class Programs:
 
     @property
     def keep(self) -> Keep:
-        """What the forward pass keeps for the gradient: every step's states and sums where no state has more than
-        one named axis (they are no larger than the inputs), else one state a block."""
+        """What the forward pass keeps for the gradient.
+
+        Every step's states and sums where no state has more than one named axis (they are no larger than the
+        inputs), else one state a block.
+        """
         return "steps" if all(len(o.axes) <= 1 for o in self.spec.states) else "blocks"
 
     @property
@@ -105,7 +108,7 @@ class Programs:
 
     @cached_property
     def weight_terms(self) -> tuple[tuple[WeightTerm, ...], dict[str, tuple[Index, Node]]]:
-        """Weight gradients as matrix products after the loop, and the vectors that they need of every step."""
+        """Weight gradients as matrix products after the loop, and the vectors of a step that they need."""
         terms: list[WeightTerm] = []
         vectors: dict[str, tuple[Index, Node]] = {}
         inputs = {

@@ -1,0 +1,64 @@
+"""Where the arrays of one step are in memory, as C++.
+
+In: `Loops`. Out: base pointers, offsets and sizes. An array lies with the lane as its last axis, rows rounded
+up to whole vectors; with several batch rows in hand it has a leading row axis, run by `row`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rekern.ir import Index
+from rekern.loops.program import Loops, Place
+from rekern.printers.cpp_names import identifier, loop_variable
+
+
+class Memory:
+    """The arrays of one step. `tile` names the compile-time row length of the lane, if it has one."""
+
+    def __init__(self, loops: Loops, tile: Mapping[str, str]) -> None:
+        self.loops = loops
+        self.tile = tile
+        self.lane = loops.program.lane
+        self.rows = loops.program.rows
+
+    def role(self, name: str) -> str:
+        return "temporary" if name in self.loops.temporaries else self.loops.program.roles[name]
+
+    def layout(self, indices: tuple[Index, ...]) -> tuple[Index, ...]:
+        """The indices of an array in the order in which it lies."""
+        return tuple(sorted(indices, key=lambda i: i.dim == self.lane))
+
+    def row(self, dim: str) -> str:
+        """The padded length of a row along `dim`."""
+        return self.tile.get(dim, f"dims.{dim}_row")
+
+    def size(self, order: tuple[Index, ...]) -> str:
+        """Numbers in one array that lies in this order."""
+        if not order:
+            return "1"
+        return " * ".join([*(f"dims.{i.dim}" for i in order[:-1]), self.row(order[-1].dim)])
+
+    def base(self, place: Place) -> str:
+        """The pointer to an array, of batch row `row` where there are several."""
+        by_row = self.rows and self.role(place[0]) in ("row", "result")
+        return f"{identifier(place)}[row]" if by_row else identifier(place)
+
+    def offset(self, place: Place, indices: tuple[Index, ...]) -> str:
+        """Where an element is, in numbers from the base; '' for the first."""
+        order = self.layout(indices)
+        text = ""
+        for index in order:
+            here = loop_variable(index)
+            length = self.row(index.dim) if index == order[-1] else f"dims.{index.dim}"
+            whole = f"({text})" if " + " in text else text
+            text = f"{whole} * {length} + {here}" if text else here
+        if self.rows and self.role(place[0]) in ("state", "temporary"):
+            return f"row * {self.size(order)} + {text}" if text else "row"
+        return text
+
+    def far(self, indices: tuple[Index, ...], lane: Index) -> str:
+        """Where `lane` is not the dense axis: the distance of neighbours along it, and how many there are."""
+        order = self.layout(indices)
+        after = self.size(order[order.index(lane) + 1 :])
+        return f"{after}, dims.{lane.dim} - {loop_variable(lane)}"
