@@ -165,21 +165,26 @@ def _cells(operand: Operand, reads: Mapping[Read, Node]) -> Cells:
     return cells
 
 
-def _keep(
-    roots: list[Node], forward: list[Node], order: Mapping[str, int]
-) -> tuple[list[Node], tuple[Kept, ...]]:
-    """Replace the forward reductions among `roots` by reads of recorded values."""
-    wanted = [n for n in ir.walk(forward) if isinstance(n, Reduce)]
-    names: dict[Node, str] = {}
+def _keep(roots: list[Node], forward: list[Node], order: Mapping[str, int]) -> tuple[list[Node], tuple[Kept, ...]]:
+    """Replace the forward reductions among `roots` by reads of recorded values, whatever their indices are called."""
+    kept: dict[Node, Kept] = {}
+    for node in ir.walk(forward):
+        if isinstance(node, Reduce):
+            value, _, axes = _canonical(node, order)
+            kept.setdefault(value, Kept(f"{RECORD}{len(kept)}", axes, value))
     mapping: dict[Node, Node] = {}
-    kept: dict[str, Kept] = {}
-    for node in wanted:
-        indices = tuple(sorted(node.free, key=lambda i: (order.get(i.dim, -1), i.number)))
-        axes = ir.canonical_axes(i.dim for i in indices)
-        value = ir.rename(node, dict(zip(indices, axes, strict=True)))
-        name = names.setdefault(value, f"{RECORD}{len(names)}")
-        mapping[node] = ir.read(name, (), indices)
-        kept[name] = Kept(name, axes, value)
+    for node in ir.walk(roots):
+        if isinstance(node, Reduce):
+            value, indices, _ = _canonical(node, order)
+            if value in kept:
+                mapping[node] = ir.read(kept[value].name, (), indices)
     replaced = substitute(roots, mapping)
     used = ir.operands_read(replaced)
     return replaced, tuple(k for k in kept.values() if k.name in used)
+
+
+def _canonical(node: Node, order: Mapping[str, int]) -> tuple[Node, tuple[Index, ...], tuple[Index, ...]]:
+    """`node` over canonical axes, the indices that it had, and those axes."""
+    indices = tuple(sorted(node.free, key=lambda i: (order.get(i.dim, -1), i.number)))
+    axes = ir.canonical_axes(i.dim for i in indices)
+    return ir.rename(node, dict(zip(indices, axes, strict=True))), indices, axes

@@ -1,7 +1,7 @@
 """Solved sizes, remembered between processes.
 
 In: what a choice depends on, and a way to make it. Out: the choice. A plan is one small JSON file a key,
-written whole or not at all; a file that is damaged, foreign or of another version is ignored, and solved anew.
+written whole or not at all; one that is damaged, foreign or of another version is ignored, and solved again.
 """
 
 from __future__ import annotations

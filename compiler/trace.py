@@ -377,25 +377,12 @@ def reduce(array: Array, operation: ir.Reduction, axes: Sequence[int], keepdims:
 def power(array: Array, exponent: Array | float) -> Array:
     """`x ** n` for the exponents that have one meaning for every real x or an own function."""
     square = elementwise("square", array)
-    match exponent:
-        case Array():
-            pass  # it cannot be compared with numbers
-        case 1:
-            return array
-        case 2:
-            return square
-        case 3:
-            return square * array
-        case 4:
-            return square * square
-        case 0.5:
-            return elementwise("sqrt", array)
-        case -0.5:
-            return elementwise("rsqrt", array)
-        case -1:
-            return 1 / array
-        case -2:
-            return 1 / square
+    powers: dict[float, Array] = {
+        1: array, 2: square, 3: square * array, 4: square * square, -1: 1 / array, -2: 1 / square,
+        0.5: elementwise("sqrt", array), -0.5: elementwise("rsqrt", array),
+    }  # fmt: skip
+    if not isinstance(exponent, Array) and exponent in powers:
+        return powers[exponent]
     raise SpecError(
         f"the exponent {exponent!r} is not one of 1, 2, 3, 4, 0.5, -0.5, -1, -2\n"
         f"write exp({exponent!r} * log(x))"

@@ -30,8 +30,9 @@ import rekern as rk
 from rekern import Input, Param, State
 from rekern.math import abs, outer, sigmoid
 
-Memory = dict[str, Tensor]  # the states of one layer by name, as kernels take and return them
-Cell = Callable[..., tuple[Tensor, Memory]]  # a kernel, its step, or the Python loop
+Tensors = dict[str, Tensor]  # operands or states by name, as kernels take and return them
+Cell = Callable[..., tuple[Tensor, Tensors]]  # a kernel, its step, or the Python loop
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -63,7 +64,7 @@ def surprise_memory(
 
 def python_loop(
     *, q: Tensor, k: Tensor, v: Tensor, forget: Tensor, gain: Tensor, bias: Tensor, state: None = None
-) -> tuple[Tensor, Memory]:
+) -> tuple[Tensor, Tensors]:
     """The same cell as one would write it in torch, to compare with; it starts from an empty memory."""
     batch, steps, heads, size = v.shape
     S = q.new_zeros(batch, heads, k.shape[-1], size)
@@ -99,13 +100,13 @@ class Layer(nn.Module):
         self.qkv = (3, heads, size)
         nn.init.constant_(self.forget.bias, 4.0)  # at first, remember for some 50 characters
 
-    def operands(self, y: Tensor) -> Memory:
+    def operands(self, y: Tensor) -> Tensors:
         """What the cell reads, by the names that its spec gives them."""
         q, k, v = self.project(y).unflatten(-1, self.qkv).unbind(-3)
         k = F.normalize(F.silu(k), dim=-1)
         return {"q": q, "k": k, "v": v, "forget": self.forget(y), "gain": self.gain, "bias": self.bias}
 
-    def forward(self, x: Tensor, cell: Cell, state: Memory | None) -> tuple[Tensor, Memory]:
+    def forward(self, x: Tensor, cell: Cell, state: Tensors | None) -> tuple[Tensor, Tensors]:
         y = self.norm(x)
         read, state = cell(**self.operands(y), state=state)
         return x + self.out(read.flatten(-2) * F.silu(self.gate(y))), state
@@ -121,8 +122,8 @@ class CharLM(nn.Module):
         self.head = nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, characters))
 
     def forward(
-        self, text: Tensor, cell: Cell, states: list[Memory] | None = None
-    ) -> tuple[Tensor, list[Memory]]:
+        self, text: Tensor, cell: Cell, states: list[Tensors] | None = None
+    ) -> tuple[Tensor, list[Tensors]]:
         x = self.embedding(text)
         new = []
         for n, layer in enumerate(self.layers):
@@ -181,6 +182,13 @@ def train(model: CharLM, text: Tensor, cell: Cell, s: Settings) -> list[float]:
             if step % -(-s.steps // 10) == 0:
                 print(f"step {step:4}  {now}")
     return losses
+
+
+@torch.no_grad()
+def loss_on(model: CharLM, text: Tensor, cell: Cell, s: Settings, batches: int = 20) -> float:
+    """Mean loss on random pieces of `text`."""
+    generator = torch.Generator().manual_seed(0)
+    return mean(loss_of(model, windows(text, s, generator), cell)[0].item() for _ in range(batches))
 
 
 def compare(model: CharLM, text: Tensor, kernel: rk.Kernel, s: Settings, rounds: int = 4) -> None:
@@ -244,8 +252,7 @@ def run(s: Settings) -> list[float]:
     print(f"first call, compilation included: {time.perf_counter() - started:.1f} s (built kernels are kept)")
 
     losses = train(model, text, kernel, s)
-    with torch.no_grad():
-        unseen, _ = loss_of(model, windows(held_out, s, torch.Generator().manual_seed(2)), kernel)
+    unseen = loss_on(model, held_out, kernel, s)
     print(f"loss {losses[0]:.3f} at first, {mean(losses[-20:]):.3f} at last, {unseen:.3f} on unseen modules")
     compare(model, text, kernel, s)
     print(f"\nA sample:\n{write(model, characters, kernel, 'def ')}")

@@ -19,7 +19,7 @@ FRONT_END = (
     "ir", "rewrite", "trace", "spec", "rules", "analysis", "gradient", "reference", "functions", "math",
 )
 KNOWS_TARGETS = ("backends", "cli", "hwmodels", "printers", "render", "runtime", "schedules", "templates")
-FOR_PEOPLE = ("printers.text", "printers.latex")    # a spec prints itself
+FOR_PEOPLE = tuple(f"printers.{p}" for p in ("text", "latex", "layout", "writer"))  # a spec prints itself
 
 # Imports inside a function that would be a cycle at the top of the file: (importer, imported) -> why.
 LATE: dict[tuple[str, str], str] = {}

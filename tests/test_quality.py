@@ -15,7 +15,8 @@ LONGEST_FILE_LINES = 400
 CODE = {".py", ".j2", ".toml", ".sh", ""}
 # Spelt in halves, so that this file does not hold them.
 STRAY = (
-    "/wo" + "rk/", ".lib" + "rary", "/op" + "t/", "/ro" + "ot/", "py" + "pi.org", "python" + "hosted.org",
+    "/wo" + "rk/", "/.lib" + "rary", ".lib" + "rary/", "/op" + "t/", "/ro" + "ot/",
+    "py" + "pi.org", "python" + "hosted.org",
 )
 
 

@@ -119,6 +119,17 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert dead == []
 
 
+def test_files_that_pages_name_exist() -> None:
+    named = re.compile(r"`((?:\.ci|compiler|docs|examples|hwmodels|solver|templates|tests)/[\w./*]*)`")
+    missing = [
+        f"{page.name}: {path}"
+        for page in PAGES
+        for path in named.findall(page.read_text())
+        if not any(ROOT.glob(path.rstrip("/")))
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("name", ["quickstart", "tests"])
 def test_the_commands_of_the_readme_are_where_ci_looks_for_them(name: str) -> None:
     lines = README.read_text().splitlines()

@@ -189,6 +189,16 @@ def test_names_of_operands_and_outputs_are_part_of_the_meaning() -> None:
     assert len({one, two, three}) == 3
 
 
+def test_a_spec_that_waits_for_a_bind_is_compared_by_its_function() -> None:
+    unbound = zoo.gated_delta_product
+    with pytest.raises(SpecError, match="axis 'n' has no fixed size"):
+        _ = unbound.meaning
+    again = pickle.loads(pickle.dumps(unbound.bind(V=8)))
+    assert again is not unbound.bind(V=8)
+    assert again == unbound.bind(V=8) and hash(again) == hash(unbound.bind(V=8))
+    assert len({unbound, unbound.bind(V=8), unbound.bind(n=2), gated}) == 4
+
+
 def test_the_zoo_has_no_two_of_a_kind() -> None:
     specs = [s.bind(n=2) if "n" in s.axes else s for s in map(zoo.load, zoo.names())]
     assert len(set(specs)) == len(specs)

@@ -6,6 +6,7 @@ machine stand beside the times.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated
@@ -14,7 +15,7 @@ import torch
 import typer
 
 from rekern.backends.cpp import toolchain
-from rekern.cli.console import console, digits, seconds, table, write, write_json
+from rekern.cli.console import between, digits, seconds, table, write, write_json
 from rekern.cli.console import size as in_bytes
 from rekern.cli.machine import describe
 from rekern.cli.measure import Measurement, PassName, measure
@@ -22,8 +23,9 @@ from rekern.cli.options import BatchOption, BindOption, HeadsOption, JsonOption,
 from rekern.cli.timing import clock_name
 from rekern.cli.workload import chosen
 
-COLUMNS = ("pass", "what", "median", "quartiles", "error", "kept for gradient", "times as long")
-RIGHT = ("median", "quartiles", "error", "kept for gradient", "times as long")
+COLUMNS = ("", "", "median", "quartiles", "ratio", "error", "kept")
+RIGHT = COLUMNS[2:]
+SHORT: dict[PassName, str] = {"forward": "forward", "forward+backward": "+ backward"}
 
 
 class Passes(StrEnum):
@@ -67,8 +69,9 @@ def bench(
         works.append(chosen(spec, lengths, batch, time, heads))
     measured = []
     for work in works:
-        with console(stderr=True).status(f"timing {work.spec.name}, {work}") if not as_json else _quiet():
-            measured.append(measure(work, NAMES[passes], threads=threads, seconds=budget))
+        if sys.stderr.isatty():  # no moving bar: it would take turns with what is timed
+            typer.echo(f"timing {work.spec.name}, {work}", err=True)
+        measured.append(measure(work, NAMES[passes], threads=threads, seconds=budget))
         if not as_json:
             _print(measured[-1])
     if as_json:
@@ -76,26 +79,21 @@ def bench(
         write_json({"machine": describe(), "threads": threads, "results": results})
 
 
-class _quiet:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
 def _print(group: list[Measurement]) -> None:
     first = group[0]
     work, count = first.workload, first.threads
     bound = "".join(f" {axis}={length}" for axis, length in work.spec.bindings)
     write(f"{work.spec.name}{bound}, {work}, float32, {count} thread{'s' * (count > 1)}", style="bold")
-    table(COLUMNS, [row for m in group for row in _rows(m)], RIGHT, keep=("pass", "what"))
+    table(COLUMNS, [row for m in group for row in _rows(m)], RIGHT)
     for m in group:
         times = [t for t in (m.floor.memory_seconds, m.floor.arithmetic_seconds) if t is not None]
-        at_least = f": {seconds(max(times))} at least on this machine" if times else ""
-        write(f"floor of {m.passes}: {m.floor}{at_least}")
+        at_least = f", so {seconds(max(times))} at least" if times else ""
+        write(f"floor, {m.passes}: {m.floor}{at_least}")
     if any(m.slower for m in group):
         slower = "; ".join(f"{n} {seconds(s)} ({m.passes})" for m in group for n, s in m.slower.items())
         write(f"slower, tried once: {slower}")
-    write(f"{clock_name(count)}; torch {torch.__version__}; error: largest difference from float64 / largest number")
+    write(f"{clock_name(count)}, torch {torch.__version__}; ratio: how many times as long as rekern")
+    write("error: largest difference from float64 / largest number; kept: memory held for the gradient")
     if first.checked_steps < work.time:
         write(f"errors are those of the first {first.checked_steps} steps: more do not fit into memory in float64")
     write("")
@@ -103,14 +101,13 @@ def _print(group: list[Measurement]) -> None:
 
 def _rows(m: Measurement) -> Iterator[tuple[str, ...]]:
     for number, timed in enumerate((m.rekern, *m.baselines)):
-        low, high = timed.samples.quartiles
         ratio = m.ratio(timed.role)
         yield (
-            m.passes if number == 0 else "",
+            SHORT[m.passes] if number == 0 else "",
             timed.name,
             seconds(timed.samples.median),
-            f"{seconds(low)} to {seconds(high)}",
-            f"{timed.error:.1e}",
-            in_bytes(timed.kept_bytes) if m.passes != "forward" else "",
+            between(*timed.samples.quartiles),
             f"{digits(ratio)}x" if ratio is not None else "",
+            f"{timed.error:.0e}",
+            in_bytes(timed.kept_bytes) if m.passes != "forward" else "",
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Literal
 
@@ -65,7 +66,8 @@ def candidates(data: Data, roles: tuple[Role, ...] = ROLES) -> list[Candidate]:
         found += [_of(data, "torch", "chunks or blocks", f) for f in _by_hand(spec, parallel)]
         if _in_zoo(spec) and spec.name in parallel.AFFINE:
             found.append(_of(data, "torch", "blocked scan", _scan(spec, parallel.scan)))
-            found.append(_of(data, "torch", "associative_scan", _scan(spec, parallel.associative)))
+            if find_spec("torch._higher_order_ops.associative_scan") is not None:
+                found.append(_of(data, "torch", "associative_scan", _scan(spec, parallel.associative)))
     if "nn" in roles and data.source is not None and _in_zoo(spec) and spec.name in MODULES:
         found.append(_module(data, *data.source))
     return found
@@ -81,7 +83,7 @@ def _in_zoo(spec: Recurrence) -> bool:
 
 
 def _kernel(spec: Recurrence) -> Callable[[dict[str, Tensor]], Outputs]:
-    kernel = compile(spec)
+    kernel: Callable[..., tuple[Tensor | dict[str, Tensor], object]] = compile(spec)
     return lambda operands: _in_order(kernel(**operands)[0])
 
 
@@ -125,9 +127,9 @@ def _module(data: Data, line: Tensor, weight: Tensor) -> Candidate:
     dim = operands["R"].shape[-1]
     module = MODULES[spec.name](dim)
     given = {"weight_ih_l0": weight, "weight_hh_l0": operands["R"].reshape(-1, dim), "bias_ih_l0": operands["b"]}
-    hidden = torch.zeros_like(module.bias_hh_l0)
+    hidden = torch.zeros_like(operands["b"]).flatten()
     if "b_n" in operands:
-        hidden[2 * dim :] = operands["b_n"]
+        hidden[2 * dim :] = operands["b_n"].flatten()
     with torch.no_grad():
         for name, value in {**given, "bias_hh_l0": hidden}.items():
             parameter = module.get_parameter(name)

@@ -31,17 +31,18 @@ def write(text: str, style: str = "") -> None:
 
 def write_json(value: object) -> None:
     """A value as JSON; numbers that JSON does not have become null."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """`value` without what JSON lacks: tuples become lists, infinities and NaN become None."""
     match value:
         case float() if value != value or value in (float("inf"), float("-inf")):
             return None
         case dict():
-            return {str(k): _plain(v) for k, v in value.items()}
+            return {str(k): plain(v) for k, v in value.items()}
         case list() | tuple():
-            return [_plain(v) for v in value]
+            return [plain(v) for v in value]
         case _:
             return value
 
@@ -50,11 +51,10 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     right: Sequence[str] = (),
-    title: str = "",
     keep: Sequence[str] = (),
 ) -> None:
     """Print a table. `right`: columns of numbers. `keep`: columns that are not broken into lines."""
-    made = Table(box=None, pad_edge=False, header_style="bold", title=title or None, title_justify="left")
+    made = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         made.add_column(
             column, justify="right" if column in right else "left", no_wrap=column in right or column in keep
@@ -80,6 +80,16 @@ def seconds(value: float) -> str:
         if value >= scale or unit == "us":
             return f"{digits(value / scale)} {unit}"
     raise AssertionError("every time has a unit")
+
+
+def between(low: float, high: float) -> str:
+    """A range of seconds, with one unit.
+
+    >>> between(0.00119, 0.00128)
+    '1.19-1.28 ms'
+    """
+    text, unit = seconds(high).split()
+    return f"{digits(low * float(text) / high) if high > 0 else text}-{text} {unit}"
 
 
 def digits(value: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import torch
 from torch import Tensor
@@ -97,7 +98,14 @@ class _Writer:
         letters = {i: chr(ord("a") + n) for n, i in enumerate(sorted(node.body.free))}
         terms = ["..." + "".join(letters[i] for i in sorted(p.free)) for p in parts]
         subscripts = f"{','.join(terms)}->...{''.join(letters[i] for i in sorted(node.free))}"
-        return self.add(node, lambda *x: torch.einsum(subscripts, *x), *(self.value(p) for p in parts))
+        keys = [self.value(p) for p in parts]
+        for (vector, v), (matrix, m) in permutations(zip(parts, keys, strict=True)) if len(parts) == 2 else ():
+            # a weight is shared by the batch: einsum knows, a product of matrices would copy it
+            if vector.free == {node.index} and len(matrix.free) == 2 and self.stateful[m]:
+                if min(matrix.free) == node.index:
+                    return self.add(node, lambda v, m: (v.unsqueeze(-2) @ m).squeeze(-2), v, m)
+                return self.add(node, lambda v, m: (m @ v.unsqueeze(-1)).squeeze(-1), v, m)
+        return self.add(node, lambda *x: torch.einsum(subscripts, *x), *keys)
 
 
 def loop(spec: Recurrence) -> Callable[..., tuple[Tensor, ...]]:
@@ -190,7 +198,6 @@ def _gathered(
     whole = torch.stack(parts, 3).unflatten(3, literal) if literal else parts[0]
     position = {n: 3 + k for k, n in enumerate(n for n, d in enumerate(dims) if isinstance(d, int))}
     stored, running = sorted(axes), iter(axes)
-    order = [
-        position[n] if isinstance(d, int) else 3 + len(literal) + stored.index(next(running)) for n, d in enumerate(dims)
-    ]
+    shift = 3 + len(literal)
+    order = [position[n] if isinstance(d, int) else shift + stored.index(next(running)) for n, d in enumerate(dims)]
     return whole.permute(1, 0, 2, *order)

@@ -6,6 +6,7 @@ In: operands as a kernel takes them (first states 0). Out: the output [B, T, H, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -45,7 +46,7 @@ def _zip(*steps: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _scaled(q: Tensor) -> Tensor:
-    return q * q.shape[-1] ** -0.5
+    return q / math.sqrt(q.shape[-1])
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -56,11 +56,12 @@ def describe() -> dict[str, object]:
     Raises:
         BuildError: there is no C++ compiler.
     """
+    cpu = detect().cpu
     settings = {k: v for k, v in sorted(os.environ.items()) if k.startswith(ALLOCATOR)}
     return {
         "machine": detect().name,
         "cpu": cpu_model(),
-        "cores": detect().cpu.cores if detect().cpu else None,
+        "cores": cpu.cores if cpu else None,
         "system": platform.platform(),
         "rekern": version("rekern"),
         "python": platform.python_version(),

@@ -11,6 +11,7 @@ Source: Yang et al. 2024, arXiv:2312.06635, section 4 (chunks), arXiv:2406.06484
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -23,14 +24,14 @@ BLOCK = 32
 
 def _chunked(x: Tensor, chunk: int) -> Tensor:
     """[B, T, H, K] as [B H, chunks, chunk, K]; the last chunk is filled with zeros."""
-    x = x.transpose(1, 2).flatten(0, 1)
-    return pad(x, (0, 0, 0, -x.shape[1] % chunk)).unflatten(1, (-1, chunk))
+    x = pad(x.transpose(1, 2).flatten(0, 1), (0, 0, 0, -x.shape[1] % chunk))
+    return x.reshape(x.shape[0], -1, chunk, x.shape[-1])
 
 
 def _whole(x: Tensor, like: Tensor) -> Tensor:
     """[B H, chunks, chunk, V] as [B, T, H, V]."""
     batch, time, heads = like.shape[:3]
-    return x.flatten(1, 2)[:, :time].unflatten(0, (batch, heads)).transpose(1, 2)
+    return x.flatten(1, 2)[:, :time].reshape(batch, heads, time, -1).transpose(1, 2)
 
 
 def _decays(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,20 +106,19 @@ def scan(keep: Tensor, write: Tensor) -> Tensor:
 
 def associative(keep: Tensor, write: Tensor) -> Tensor:
     """The same with torch's own scan, in eager mode."""
-    from torch._higher_order_ops.associative_scan import associative_scan
+    from torch._higher_order_ops.associative_scan import associative_scan  # not in torch's documentation yet
 
     def join(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
         return [right[0] * left[0], right[0] * left[1] + right[1]]
 
-    result: list[Tensor] = associative_scan(join, [keep, write], dim=1, combine_mode="generic")
-    return result[1]
+    return associative_scan(join, [keep, write], dim=1, combine_mode="generic")[1]
 
 
 # -- recurrences of the zoo in these forms -------------------------------------------------------------------
 
 
 def _scaled(q: Tensor) -> Tensor:
-    return q * q.shape[-1] ** -0.5
+    return q / math.sqrt(q.shape[-1])
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from rekern.cli.workload import chosen
 
 def render(
     spec: SpecArgument,
-    which: Annotated[str, typer.Option("--pass", help="forward, recording (where there is one) or backward.")] = "forward",
+    which: Annotated[str, typer.Option("--pass", help="forward, recording or backward.")] = "forward",
     size: SizeOption = None,
     bind: BindOption = None,
     as_json: JsonOption = False,
@@ -31,7 +31,8 @@ def render(
         write_json({"name": found.name, "sources": sources})
         return
     if which not in sources:
-        raise typer.BadParameter(f"{found.name} has no pass {which!r}; it has {', '.join(sources)}", param_hint="--pass")
+        known = ", ".join(sources)
+        raise typer.BadParameter(f"{found.name} has no pass {which!r}; it has {known}", param_hint="--pass")
     if sys.stdout.isatty():
         console().print(Syntax(sources[which], "cpp", background_color="default"))
     else:

@@ -6,6 +6,7 @@ decays that are decays, unit keys where a delta rule needs them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -163,5 +164,5 @@ def _operand(o: Operand, shape: list[int], kind: str, generator: torch.Generator
     if matrix and o.kind == "input" and o.name in GATES:
         return value.sigmoid()
     if o.kind == "param" and len(o.axes) > 1:
-        return value / shape[-1] ** 0.5
+        return value / math.sqrt(shape[-1])
     return value.tanh() if o.kind == "param" and kind == "elementwise" else value

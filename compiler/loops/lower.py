@@ -30,7 +30,8 @@ class Lowering:
         self.temporaries: dict[str, tuple[Index, ...]] = {}
         self.named: dict[Node, str] = {}  # canonical node -> temporary
         self.vectors: dict[Space, Index | None] = {}
-        self.taken = Counter(plain(name) for name in program.roles)
+        read = [n for n in ir.walk([a.value for a in program.assigns]) if isinstance(n, Read)]
+        self.taken = {*map(plain, program.roles), *map(_spell, read)}
 
     def run(self) -> tuple[Statement, ...]:
         values = regroup([a.value for a in self.program.assigns])
@@ -55,8 +56,10 @@ class Lowering:
         canonical = ir.rename(node, dict(zip(indices, axes, strict=True)))
         new = canonical not in self.named
         if new:
-            self.taken[base] += 1
-            name = base if self.taken[base] == 1 else f"{base}_{self.taken[base]}"
+            name, number = base, 2
+            while name in self.taken:
+                name, number = f"{base}_{number}", number + 1
+            self.taken.add(name)
             self.named[canonical] = name
             self.temporaries[name] = axes
         return self.named[canonical], indices, new

@@ -94,23 +94,24 @@ def _written_aside(statements: Sequence[Statement], lowering: Lowering) -> tuple
 
 
 def _merge(statements: Sequence[Statement], edges: Sequence[Edge], phases: list[int]) -> None:
-    """Move statements later where that joins them with a nest over the same space."""
-    for n in sorted(range(len(statements)), key=lambda n: -phases[n]):
-        if statements[n].matrix is not None or not statements[n].space:
-            continue
-        latest = min(
-            (phases[e.after] - e.gap for e in edges if e.before == n and e.after != n), default=max(phases)
-        )
-        hosts = {
-            phases[m]
-            for m, other in enumerate(statements)
-            if m != n
-            and other.space == statements[n].space
-            and other.matrix is None
-            and phases[n] < phases[m] <= latest
-        }
+    """Move whole nests later where that joins them with a nest over the same space.
+
+    A nest moves only as a whole: statements that left some behind would compute what they share a second time.
+    """
+    groups: dict[tuple[int, Space], list[int]] = {}
+    for n, statement in enumerate(statements):
+        if statement.matrix is None and statement.space:
+            groups.setdefault((phases[n], statement.space), []).append(n)
+    for phase, space in sorted(groups, key=lambda key: -key[0]):
+        members = groups[phase, space]
+        outside = [e for e in edges if e.before in members and e.after not in members]
+        latest = min((phases[e.after] - e.gap for e in outside), default=max(phases))
+        hosts = [p for p, other in groups if other == space and phase < p <= latest and groups[p, other]]
         if hosts:
-            phases[n] = min(hosts)
+            groups[min(hosts), space] += members
+            groups[phase, space] = []
+            for n in members:
+                phases[n] = min(hosts)
 
 
 def _nests(lowering: Lowering, statements: Sequence[Statement], phases: Sequence[int]) -> tuple[Nest, ...]:

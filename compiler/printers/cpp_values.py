@@ -1,7 +1,8 @@
 """Formulas as C++ expressions.
 
 In: the values of one `Nest`. Out: their text, and the declarations of what deserves a name: a value that is
-used twice, is known before the innermost loop, or is long. It is declared at the loop where it is known.
+used twice, is known before the innermost loop, or is long, and a number that the nest overwrites. It is declared
+at the loop where it is known.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class ValuePrinter:
         self.lane = nest.lane
         self.text = text
         self.named: dict[Node, str] = {}
+        self.overwritten = {s.target for s in nest.statements}
         values = [s.value for s in nest.statements]
         self.uses = Counter(values)
         for node in ir.walk(values):
@@ -72,7 +74,8 @@ class ValuePrinter:
         own = self.text.level(node)
         text, rank = self._expression(node, own)
         is_name = isinstance(node, Number | Size) or (isinstance(node, Read) and not {"[", "("} & set(text))
-        keep = self.uses[node] > 1 or own < level or len(text) > LONG
+        old = isinstance(node, Read) and (node.operand, node.component) in self.overwritten
+        keep = old or self.uses[node] > 1 or own < level or len(text) > LONG
         if is_name or not keep:
             return text, rank
         name = self.names.fresh(self._local(node))

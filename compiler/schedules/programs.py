@@ -112,20 +112,23 @@ class Programs:
         terms: list[WeightTerm] = []
         vectors: dict[str, tuple[Index, Node]] = {}
         inputs = {
-            (node, ir.canonical_axes(self.spec.operand(n).axes)): (cotangent(n), cell)
+            _factors_of(node): (cotangent(n), cell)
             for n, cells in self.backstep.inputs.items()
             for cell, node in cells.items()
+            if len(self.spec.operand(n).axes) == 1
         }
-        names: dict[tuple[Node, Index], str] = {}
+        names: dict[tuple[str, ...], str] = {}
 
         def vector(prefix: str, node: Node, index: Index) -> str:
+            """The name under which the vector is found: a cotangent of an input, if it is one."""
             plain = ir.rename(node, {index: Index(index.dim)})
-            known = inputs.get((plain, (Index(index.dim),)))
-            if known is not None:
-                return encode(known)
-            name = names.setdefault((plain, Index(index.dim)), f"{prefix}{len(names)}")
-            vectors[name] = (Index(index.dim), plain)
-            return name
+            key = _factors_of(plain)
+            if key in inputs:
+                return encode(inputs[key])
+            if key not in names:
+                names[key] = f"{prefix}{len(names)}"
+                vectors[names[key]] = (Index(index.dim), plain)
+            return names[key]
 
         for name, cells in self.backstep.params.items():
             for cell, node in cells.items():
@@ -174,6 +177,11 @@ class Programs:
             assigns.append(Assign((name, ()), (index,), node))
             roles[name] = "result"
         return self._program("backward", assigns, roles)
+
+
+def _factors_of(node: Node) -> tuple[str, ...]:
+    """What tells products apart, however they were multiplied out."""
+    return tuple(sorted(factor.digest for factor in ir.factors(node)))
 
 
 def encode(place: Place) -> str:
