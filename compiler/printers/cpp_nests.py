@@ -63,11 +63,16 @@ class NestPrinter:
             body.append(f"const real {base} = {value};")
         elif lane is None:
             body.append(f"{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
-        elif self.memory.layout(s.axes)[-1] != lane:
-            body.append(f"scatter_rows({place}, {self.memory.far(s.axes, lane)}, {wide});")
         else:
-            old = f"load({place}) + " if s.add else ""
-            body.append(f"store({place}, {old}{wide});")
+            load, store = self._access(s, place, lane)
+            body.append(f"{store}, {load} + {wide});" if s.add else f"{store}, {wide});")
+
+    def _access(self, s: Statement, place: str, lane: Index) -> tuple[str, str]:
+        """What loads a vector of the target, and the beginning of what stores one."""
+        if self.memory.layout(s.axes)[-1] == lane:
+            return f"load({place})", f"store({place}"
+        far = self.memory.far(s.axes, lane)
+        return f"gather_rows({place}, {far})", f"scatter_rows({place}, {far}"
 
     def _join(self, s: Statement, operation: str, bound: Index, value: str) -> None:
         """Join the vector `value` to the result of a reduction over `bound`."""
@@ -110,7 +115,7 @@ class NestPrinter:
         lane, depth, start = self.nest.lane, self.text.depth, START[operation]
         assert lane is not None
         base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
-        if self._just_outside(bound):
+        if self._just_outside(bound) and self.memory.layout(s.axes)[-1] == lane:
             first = re.sub(rf"\b{loop_variable(lane)}\b", "0", offset)
             row = self.memory.row(lane.dim)
             self.text.before[depth - 2].append(f"fill({base} + {first}, {row}, ({start}));")
@@ -118,9 +123,9 @@ class NestPrinter:
             size = self.memory.size(self.memory.layout(s.axes))
             whole = f"{base} + row * {size}" if self.memory.rows else base
             self.text.before[0].append(f"fill({whole}, {size}, ({start}));")
-        place = f"{base} + {offset}"
-        joined = f"load({place}) + {value}" if operation == "sum" else f"rk_maximum(load({place}), {value})"
-        self.text.after[depth].append(f"store({place}, {joined});")
+        load, store = self._access(s, f"{base} + {offset}", lane)
+        joined = f"{load} + {value}" if operation == "sum" else f"rk_maximum({load}, {value})"
+        self.text.after[depth].append(f"{store}, {joined});")
 
 
 def update(operation: str, total: str, value: str) -> str:

@@ -189,7 +189,7 @@ class CpuExecutor:
             for name, dims in step.output_dims.items()
         }
         first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in spec.states}
-        # Every column tile reads a state without columns, so only states with columns may be overwritten where they are.
+        # Every column tile reads the states without columns: these must not change before all have done so.
         own_memory = {o.name for o in spec.states if in_place and (run.tiles == 1 or self.programs.lane in o.axes)}
         last = {
             o.name: first[o.name]

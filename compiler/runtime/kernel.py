@@ -79,6 +79,7 @@ class Kernel:
         reverse: bool,
     ) -> tuple[Output, dict[str, Tensor]]:
         tensors, scalars, states = self._sorted(operands, state)
+        _refuse_transforms(self.spec.name)
         if not self._has_compiler():
             check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
             dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -244,3 +245,19 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<rekern.Kernel {self.spec.name}({', '.join(self.tensor_names)}) for the CPU>"
+
+
+def _refuse_transforms(name: str) -> None:
+    """torch.func would drop tangents and batch axes silently.
+
+    Raises:
+        ArgumentError: the call is inside torch.func.grad, jvp, vmap or a relative of these.
+    """
+    if torch.compiler.is_compiling():
+        return
+    dual = torch.autograd.forward_ad._current_level >= 0
+    if dual or torch._C._functorch.peek_interpreter_stack() is not None:
+        raise ArgumentError(
+            f"{name}: a kernel has no forward-mode derivative and no rule for torch.func transforms\n"
+            f"use backward() or torch.autograd.grad; for the rest, rekern.reference is plain torch"
+        )

@@ -49,7 +49,7 @@ def summaries(spec: Recurrence) -> tuple[Summary, ...] | Reason:
     >>> len(summaries(hgrn))
     1
     >>> print(summaries(lstm))
-    state 'h' is dense, recurrent product sum[d'] R[0, d, d'] h[d']
+    state 'h' is dense, R mixes h along D, 4 products, 1 deep
     """
     moves: dict[str, tuple[Join, Mapping[Cell, Node]]] = {}
     for o in spec.states:
