@@ -29,8 +29,8 @@ UNARY = [
     "(1 / (1 + abs({})))", "(tanh({}) ** 3)", "({} ** 2)",
 ]  # fmt: skip
 BINARY = [
-    "({} + {})", "({} - {})", "({} * {})", "(tanh({}) * {})", "({} / (1 + abs({})))", "maximum({}, {})",
-    "minimum({}, {})", "logaddexp({}, {})", "({} > {})", "({} <= {})",
+    "({} + {})", "({} - {})", "({} * {})", "(tanh({}) * {})", "({} / (1 + abs({})))", "maximum({}, {} + 0.37)",
+    "minimum({} - 0.23, {})", "logaddexp({}, {})", "({} > {} + 0.19)", "({} - 0.41 <= {})",
 ]  # fmt: skip
 UPDATES = [
     "tanh({new})",
@@ -62,10 +62,10 @@ class Writer:
             return str(self.pick("0.5", "-1.5", "2"))
         parts = []
         for n, dim in enumerate(dims):
-            name = f"y{dim}" if isinstance(dim, int) else f"x{dim}"
+            name = self.pick(*(n for n, d in self.names.items() if d == (dim,)))
             inserted = ", ".join([":", *["None"] * (len(dims) - n - 1)])
-            parts.append(f"{name}[{inserted}]" if n < len(dims) - 1 else name)
-        return "(" + " * ".join(parts) + ")"
+            parts.append(f"{name}[{inserted}]" if n < len(dims) - 1 else str(name))
+        return "(" + f" {self.pick('*', '+', '-')} ".join(parts) + ")"
 
     def array(self, dims: Dims, depth: int) -> str:
         """An expression of exactly the shape `dims`."""
@@ -88,7 +88,7 @@ class Writer:
                 return str(self.pick(*BINARY)).format(self.array(dims, depth - 1), other)
             case "where":
                 a, b, c, d = (self.array(dims, depth - 2) for _ in range(4))
-                return f"where({a} {self.pick('<', '>=', '!=')} {b}, {c}, {d})"
+                return f"where({a} {self.pick('<', '>=', '!=')} {b} + 0.29, {c}, {d})"
             case "reduce" if len(dims) < 3:
                 axis, place = self.axis(), int(self.draw(st.integers(0, len(dims))))  # type: ignore[call-overload]
                 inner = self.array((*dims[:place], axis, *dims[place:]), depth - 1)

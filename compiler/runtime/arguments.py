@@ -161,6 +161,27 @@ def _check_kind(spec: Recurrence, o: Operand, tensor: object) -> None:
         )
 
 
+def check_operand_facts(spec: Recurrence, o: Operand, tensor: Tensor) -> None:
+    """Compare the values of an operand with what its spec declares.
+
+    Raises:
+        ArgumentError: a value breaks a declared fact.
+    """
+    where = f"{spec.name}: operand {o.name!r}"
+    if o.at_most is not None and bool((tensor > o.at_most).any()):
+        raise ArgumentError(f"{where} reaches {tensor.max().item():g}, declared at most {o.at_most:g}")
+    if o.at_least is not None and bool((tensor < o.at_least).any()):
+        raise ArgumentError(f"{where} falls to {tensor.min().item():g}, declared at least {o.at_least:g}")
+    if o.unit_norm and tensor.numel():
+        norm = tensor.detach().float().norm(dim=-1)
+        rounding = 8 * torch.finfo(tensor.dtype).eps
+        if bool(((norm - 1).abs() > rounding).any()):
+            raise ArgumentError(
+                f"{where} is declared to have unit norm along its last axis, but norms run from "
+                f"{norm.min().item():g} to {norm.max().item():g}\nnormalise it: torch.nn.functional.normalize(x, dim=-1)"
+            )
+
+
 def _sequences(
     spec: Recurrence, batch: int, time: int, cu_seqlens: Tensor | None
 ) -> tuple[tuple[int, int, int, int], ...]:

@@ -15,7 +15,7 @@ from rekern.errors import ArgumentError, BuildError
 from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
-from rekern.runtime.arguments import check, named_operands
+from rekern.runtime.arguments import check, check_operand_facts, named_operands
 from rekern.runtime.execute import CpuExecutor, Request
 from rekern.schedules.choose import Shape, plan
 from rekern.schedules.programs import programs
@@ -32,11 +32,12 @@ class Kernel:
     new unless a register tile depends on them.
     """
 
-    def __init__(self, spec: Recurrence) -> None:
+    def __init__(self, spec: Recurrence, check_facts: bool = False) -> None:
         self.spec = spec
+        self.check_facts = check_facts
         self.executor = CpuExecutor(programs(spec))
         self.tensor_names = tuple(o.name for o in spec.of_kind("input", "param"))
-        self.name = f"{spec.name}-{spec.meaning}"
+        self.name = f"{spec.name}-{spec.meaning}" + ("-checked" if check_facts else "")
         self._compiler: bool | None = None
         ops.KERNELS[self.name] = self
 
@@ -191,6 +192,8 @@ class Kernel:
                 raise ArgumentError(
                     f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor"
                 )
+            if self.check_facts:
+                check_operand_facts(self.spec, self.spec.operand(n), value)
             tensors.append(value)
         scalars = {}
         for o in self.spec.of_kind("scalar"):
