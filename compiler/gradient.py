@@ -169,7 +169,8 @@ def _keep(roots: list[Node], forward: list[Node], order: Mapping[str, int]) -> t
     """Replace the forward reductions among `roots` by reads of recorded values, whatever their indices are called."""
     kept: dict[Node, Kept] = {}
     for node in ir.walk(forward):
-        if isinstance(node, Reduce):
+        # A maximum of computed numbers is computed again with them: the gradient asks which of them are equal to it.
+        if isinstance(node, Reduce) and (node.operation == "sum" or isinstance(node.body, Read)):
             value, _, axes = _canonical(node, order)
             kept.setdefault(value, Kept(f"{RECORD}{len(kept)}", axes, value))
     mapping: dict[Node, Node] = {}

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 160
+UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 def console(stderr: bool = False) -> Console:
@@ -76,7 +77,7 @@ def seconds(value: float) -> str:
     >>> seconds(0.00123), seconds(12.3e-6), seconds(2.0)
     ('1.23 ms', '12.3 us', '2.00 s')
     """
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+    for unit, scale in UNITS.items():
         if value >= scale or unit == "us":
             return f"{digits(value / scale)} {unit}"
     raise AssertionError("every time has a unit")
@@ -89,7 +90,7 @@ def between(low: float, high: float) -> str:
     '1.19-1.28 ms'
     """
     text, unit = seconds(high).split()
-    return f"{digits(low * float(text) / high) if high > 0 else text}-{text} {unit}"
+    return f"{digits(low / UNITS[unit])}-{text} {unit}"
 
 
 def digits(value: float) -> str:

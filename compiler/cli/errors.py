@@ -50,7 +50,8 @@ def truth(data: Data, gradients: bool) -> Truth:
     spec = data.workload.spec
     leaves = {n: t.double().requires_grad_() for n, t in data.operands.items()}
 
-    true = Candidate("loop", "float64", lambda: _in_segments(spec, leaves), leaves, tuple(c.double() for c in data.cotangents))
+    cotangents = tuple(c.double() for c in data.cotangents)
+    true = Candidate("loop", "float64", lambda: _in_segments(spec, leaves), leaves, cotangents)
     outputs = true.run()
     if not all(bool(o.isfinite().all()) for o in outputs):
         raise RekernError(

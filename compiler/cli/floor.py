@@ -27,7 +27,8 @@ class Floor:
     arithmetic_seconds: float | None
 
     def __str__(self) -> str:
-        return f"{self.bytes / 1e6:.3g} MB, {self.flops / 1e6:.3g} MFLOP"
+        giga = self.flops >= 1e9
+        return f"{self.bytes / 1e6:.3g} MB, {self.flops / (1e9 if giga else 1e6):.3g} {'G' if giga else 'M'}FLOP"
 
 
 def floor(work: Workload, gradient: bool, machine: Machine, threads: int) -> Floor:

@@ -165,4 +165,6 @@ def _operand(o: Operand, shape: list[int], kind: str, generator: torch.Generator
         return value.sigmoid()
     if o.kind == "param" and len(o.axes) > 1:
         return value / math.sqrt(shape[-1])
+    if o.kind == "param" and kind == "dense":
+        return 0.3 * value  # larger ones make cells with peepholes chaotic: every error grows with the steps
     return value.tanh() if o.kind == "param" and kind == "elementwise" else value

@@ -15,7 +15,7 @@ from dataclasses import replace
 from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
-from rekern.loops.program import Program, Statement
+from rekern.loops.program import Assign, Program, Statement
 from rekern.rewrite import rebuild, substitute
 
 Space = frozenset[Index]
@@ -34,11 +34,12 @@ class Lowering:
         self.taken = {*map(plain, program.roles), *map(_spell, read)}
 
     def run(self) -> tuple[Statement, ...]:
-        values = regroup([a.value for a in self.program.assigns])
+        assigns = self._compared_aside(self.program.assigns)
+        values = regroup([a.value for a in assigns])
         values = self._extract_reductions(values)
         drafts = [
             Statement(a.target, a.axes, v, frozenset(a.axes), a.add)
-            for a, v in zip(self.program.assigns, values, strict=True)
+            for a, v in zip(assigns, values, strict=True)
         ]
         drafts = self.statements + drafts
         self.statements = []
@@ -49,11 +50,40 @@ class Lowering:
 
     # -- temporaries
 
-    def _temporary(self, node: Node, base: str) -> tuple[str, tuple[Index, ...], bool]:
-        """The temporary for `node`, its axes, and whether it is new. Index names do not tell nodes apart."""
+    def _compared_aside(self, assigns: tuple[Assign, ...]) -> tuple[Assign, ...]:
+        """Where a maximum is compared with what it is taken over, both read the same array.
+
+        Computed twice, the two may differ in the last bit, and no number would equal the maximum.
+        """
+        nodes = list(ir.walk([a.value for a in assigns]))
+        over = {n.body for n in nodes if isinstance(n, Reduce) and n.operation == "max"}
+        if not any(isinstance(n, Apply) and n.function == "eq" for n in nodes):
+            return assigns
+        wanted = {self._canonical(n)[0] for n in over if not isinstance(n, Read)}
+        new: dict[Node, Node] = {}
+        aside: list[Assign] = []
+        for node in nodes:
+            parts = tuple(new[c] for c in ir.children(node))
+            value = node if parts == ir.children(node) else rebuild(node, parts)
+            if self._canonical(node)[0] in wanted:
+                name, indices, is_new = self._temporary(value, _label(value))
+                if is_new:
+                    axes = self.temporaries[name]
+                    renamed = ir.rename(value, dict(zip(indices, axes, strict=True)))
+                    aside.append(Assign((name, ()), axes, renamed))
+                value = ir.read(name, (), indices)
+            new[node] = value
+        return (*aside, *(replace(a, value=new[a.value]) for a in assigns))
+
+    def _canonical(self, node: Node) -> tuple[Node, tuple[Index, ...]]:
+        """`node` over the first indices of its axes, and the indices that it has."""
         indices = self._ordered(node.free)
         axes = ir.canonical_axes(i.dim for i in indices)
-        canonical = ir.rename(node, dict(zip(indices, axes, strict=True)))
+        return ir.rename(node, dict(zip(indices, axes, strict=True))), indices
+
+    def _temporary(self, node: Node, base: str) -> tuple[str, tuple[Index, ...], bool]:
+        """The temporary for `node`, its axes, and whether it is new. Index names do not tell nodes apart."""
+        canonical, indices = self._canonical(node)
         new = canonical not in self.named
         if new:
             name, number = base, 2
@@ -61,7 +91,7 @@ class Lowering:
                 name, number = f"{base}_{number}", number + 1
             self.taken.add(name)
             self.named[canonical] = name
-            self.temporaries[name] = axes
+            self.temporaries[name] = ir.canonical_axes(i.dim for i in indices)
         return self.named[canonical], indices, new
 
     def _ordered(self, free: Space) -> tuple[Index, ...]:

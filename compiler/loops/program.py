@@ -14,6 +14,7 @@ from rekern.ir import Index, Node, Read
 from rekern.trace import Cell
 
 Role = Literal["state", "row", "param", "result", "temporary", "scalar"]
+TEMPORARY = "t:"  # the mark of a temporary: no name of a user's has a colon
 Place = tuple[str, Cell]  # one array: an operand (or cotangent, or temporary) and a literal cell of it
 
 

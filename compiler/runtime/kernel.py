@@ -5,6 +5,7 @@ In: operands by name. Out: outputs and final states, differentiable by autograd.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -37,7 +38,9 @@ class Kernel:
         self.check_facts = check_facts
         self.executor = CpuExecutor(programs(spec))
         self.tensor_names = tuple(o.name for o in spec.of_kind("input", "param"))
-        self.name = f"{spec.name}-{spec.meaning}" + ("-checked" if check_facts else "")
+        name = f"{spec.name}-{spec.meaning}"
+        names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
+        self.name = next(n for n in names if n not in ops.KERNELS)  # operators find a kernel by its name
         self._compiler: bool | None = None
         ops.KERNELS[self.name] = self
 
