@@ -197,3 +197,8 @@ def agree(
             + ", ".join(f"{n} by {e:.1e} (float32 in torch: {loses[n]:.1e})" for n, e in wrong.items())
         )
     return actual
+
+
+def only(out: Tensor | Values) -> Tensor:
+    assert isinstance(out, Tensor)
+    return out

@@ -149,13 +149,14 @@ def random_specs(draw: st.DrawFn) -> Recurrence:
             rate, key, value = w.array((), 2), w.array(dims[:1], 2), w.array(dims[1:], 2)
             lines.append(f"k_{name} = {key}")
             lines.append(f"k_{name} = k_{name} * rsqrt(1 + k_{name} @ k_{name})")
-            update = "{old} + sigmoid(%s) * outer(k_%s, tanh(%s) - k_%s @ {old})" % (rate, name, value, name)
+            update = f"{{old}} + sigmoid({rate}) * outer(k_{name}, tanh({value}) - k_{name} @ {{old}})"
         new = f"new_{name}" if draw(st.booleans()) else name
         old = name if name in w.names else f"new_{name}"
         lines.append(f"{new} = " + update.format(old=old, new=w.array(dims, 3), more=w.array(dims, 2)))
         if new != old:
             w.names[new] = dims
-    final = {name: next(line.split(" = ")[0] for line in reversed(lines) if line.split(" = ")[0] in (name, f"new_{name}")) for name in states}
+    assigned = [line.split(" = ")[0] for line in reversed(lines)]
+    final = {name: next(n for n in assigned if n in (name, f"new_{name}")) for name in states}
     outputs = []
     for n in range(draw(st.integers(1, 3))):
         dims = draw(st.sampled_from(STATE_DIMS[:9]))

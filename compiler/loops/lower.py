@@ -15,7 +15,7 @@ from dataclasses import replace
 from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
-from rekern.loops.program import Assign, Program, Statement
+from rekern.loops.program import TEMPORARY, Assign, Program, Statement
 from rekern.rewrite import rebuild, substitute
 
 Space = frozenset[Index]
@@ -86,13 +86,18 @@ class Lowering:
         canonical, indices = self._canonical(node)
         new = canonical not in self.named
         if new:
-            name, number = base, 2
-            while name in self.taken:
-                name, number = f"{base}_{number}", number + 1
-            self.taken.add(name)
+            name = self.fresh(base)
             self.named[canonical] = name
             self.temporaries[name] = ir.canonical_axes(i.dim for i in indices)
         return self.named[canonical], indices, new
+
+    def fresh(self, base: str) -> str:
+        """A name for a temporary: `base`, or `base_2` and so on where it is taken."""
+        word, number = base, 2
+        while word in self.taken:
+            word, number = f"{base}_{number}", number + 1
+        self.taken.add(word)
+        return TEMPORARY + word
 
     def _ordered(self, free: Space) -> tuple[Index, ...]:
         """Axes in memory order: the lane last."""
@@ -274,7 +279,7 @@ def _spell(node: Read) -> str:
 
 def plain(name: str) -> str:
     """A name without the marks of internal arrays: `d:x` -> `d_x`."""
-    return name.replace(":", "_")
+    return name.removeprefix(TEMPORARY).replace(":", "_")
 
 
 def _in_memory_order(s: Statement) -> Statement:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from rekern import ir
 from rekern.errors import PlanError
 from rekern.ir import Index, Read
-from rekern.loops.lower import Lowering, Space, lower
+from rekern.loops.lower import Lowering, Space, lower, plain
 from rekern.loops.program import Loops, Nest, Place, Program, Statement
 
 
@@ -84,7 +84,7 @@ def _written_aside(statements: Sequence[Statement], lowering: Lowering) -> tuple
     result = []
     for s in statements:
         if s.target in read and s.target[0] not in lowering.temporaries:
-            name = "_".join(["new", s.target[0], *map(str, s.target[1])])
+            name = lowering.fresh("_".join(["new", plain(s.target[0]), *map(str, s.target[1])]))
             lowering.temporaries[name] = s.axes
             result.append(replace(s, target=(name, ())))
             result.append(Statement(s.target, s.axes, ir.read(name, (), s.axes), s.space, s.add))

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rekern.ir import Node
+from rekern import ir
+from rekern.ir import Node, Read
 from rekern.loops.program import Loops, Place, Statement
 from rekern.printers.cpp_memory import Memory
-from rekern.printers.cpp_names import Names, identifier, indent, literal
+from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
 from rekern.printers.cpp_nests import NestPrinter
 
 __all__ = ["Packed", "StepPrinter", "StepText", "identifier", "indent", "literal"]
@@ -32,7 +33,7 @@ class Packed:
 
     @property
     def name(self) -> str:
-        return identifier(self.place) + ("_t" if self.transposed else "_n")
+        return identifier(self.place) + ("_turned" if self.transposed else "_packed")
 
     @property
     def depth(self) -> str:
@@ -61,7 +62,10 @@ class StepPrinter:
         self.memory = Memory(loops, tile)
         self.text = StepText()
         arrays = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
-        self.names = Names(identifier(p) for p in [*arrays, *(a.target for a in loops.program.assigns)])
+        arrays += [s.target for nest in loops.nests for s in nest.statements]
+        values = [v for nest in loops.nests for s in nest.statements for v in s.reads()]
+        arrays += [(n.operand, n.component) for n in ir.walk(values) if isinstance(n, Read)]
+        self.names = Names({*map(identifier, arrays), *TAKEN})
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:

@@ -10,35 +10,66 @@ import re
 from collections.abc import Iterable
 
 from rekern.ir import Index
-from rekern.loops.program import Place
+from rekern.loops.program import TEMPORARY, Place
 
 WORDS_OF_CXX = """
-    alignas alignof and asm auto bool break case catch char class const continue default delete do double
-    else enum explicit export extern false float for friend goto if inline int long mutable namespace new
-    not operator or private protected public register return short signed sizeof static struct switch
-    template this throw true try typedef typename union unsigned using virtual void volatile while xor
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class
+    co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype
+    default delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline
+    int linux long main mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected
+    public register reinterpret_cast requires return short signed sizeof static static_assert static_cast std
+    struct switch template this thread_local throw true try typedef typeid typename union unix unsigned using
+    virtual void volatile while xor xor_eq
 """
 WORDS_OF_TEMPLATES = """
-    real vec ivec load store all select first fill contract dims sizes call work row rows batch time unit
-    head part tile group arena sequence step steps block slot next first_column first_columns reverse
-    LANES ROWS BLOCK INFINITE packed count stream element padded
+    Arena Array Axis Call Dims LANES PANEL Packed Product ROWS Scratch Sequence Sizes Slot Tensor Work
+    accumulate active again all arena at batch block block_end block_first block_slots call clear_row contract
+    copy count dims element failed fill fill_in fill_mask first first_column first_columns first_sequence free
+    gather gather_rows group groups head heads int64_t ivec kept lane lanes load load_mask mask needed next omp
+    packed padded part rank read real rekern reset restart reverse row rows run run_task saved saved_size
+    scatter_rows scratch select sequence sequences size sizes slot slot_numbers slot_size source state_size step
+    steps store store_row stream take task tasks tile tile_count tiles time transpose transpose_in unit units vec
+    view weight_memory weight_size weights widest width work INFINITE NOT_A_NUMBER
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
+MADE = re.compile(  # what generated names look like; nothing that is made begins with my_ and ends with _
+    r"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_"
+    r"|_(tensor|first|last|gradient|row|packed|turned|lanes|at|TILE|\d+)$|_$|[^\x00-\x7f]"
+    r"|^[A-Z][A-Z0-9_]{2,}$"  # may be a macro
+)
 
 
 def identifier(place: Place) -> str:
-    """The C++ name of an array: `x_2` for cell 2 of x."""
-    name = re.sub(r"\W", "_", "_".join([place[0], *map(str, place[1])]))
-    return name + "_" if name in TAKEN or name.startswith("at_") else name
+    """The C++ name of an array: `x_2` for cell 2 of x, `d_x` for `d:x`; `my_step_` for an operand called step.
+
+    >>> [identifier(p) for p in (("x", (2,)), ("d:x", ()), ("d_x", ()), ("t:sum_x", ()), ("step", ()))]
+    ['x_2', 'd_x', 'my_d_x_', 'sum_x', 'my_step_']
+    """
+    if place[0].startswith(TEMPORARY):
+        word = plain_word(place[0].removeprefix(TEMPORARY))
+        return f"{word}_value" if word in TAKEN else word
+    *marks, word = place[0].split(":")
+    return "_".join([*marks, _own(word), *map(str, place[1])])
+
+
+def plain_word(text: str) -> str:
+    """Letters that C++ compilers may not know, by their numbers."""
+    return re.sub(r"[^\x00-\x7f]", lambda letter: f"u{ord(letter[0]):x}", text)
+
+
+def _own(word: str) -> str:
+    """The user's own word, wrapped where it means something else in generated code."""
+    return f"my_{plain_word(word)}_" if word in TAKEN or MADE.search(word) else word
 
 
 def loop_variable(index: Index) -> str:
-    """The variable of a loop: `at_k`, and `at_k2` for a second index of the same axis."""
+    """The variable of a loop: `at_k`, and `at_k_2` for a second index of the same axis."""
     return f"at_{suffix(index)}"
 
 
 def suffix(index: Index) -> str:
-    return index.dim.lower() + (str(index.number + 1) if index.number else "")
+    name = plain_word(index.dim.lower() if index.dim.isupper() else f"{index.dim}_")
+    return f"{name}_{index.number + 1}" if index.number else name
 
 
 def literal(value: float) -> str:

@@ -19,7 +19,7 @@ from rekern.printers.cpp_names import Names, identifier, literal, suffix
 
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
 COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
-ATOM, SIGNED, TERNARY = 9, 3, 0  # how tightly a text holds together, beside the ranks of INFIX
+ATOM, SIGNED = 9, 3  # how tightly a text holds together, beside the ranks of INFIX
 LONG = 70  # characters of an expression that gets a name
 
 
@@ -143,14 +143,13 @@ class ValuePrinter:
         if self._is_vector(node):
             a, b = self.wide(yes, a), self.wide(no, b)
             if not self._is_vector(test):
-                return f"{condition} ? {a} : {b}", TERNARY
+                return f"({condition} ? {a} : {b})", ATOM
         return f"select({condition}, {a}, {b})", ATOM
 
     def _condition(self, node: Node, own: int) -> str:
         if not (isinstance(node, Apply) and node.function in COMPARISONS):
             return f"({self._value(node, own)[0]} != real(0))"
-        (a, a_rank), (b, b_rank) = (self._value(x, own) for x in node.arguments)
-        a, b = (t if rank > TERNARY else f"({t})" for t, rank in ((a, a_rank), (b, b_rank)))
+        a, b = (self._value(x, own)[0] for x in node.arguments)
         if self._is_vector(node):
             a, b = self.wide(node.arguments[0], a), self.wide(node.arguments[1], b)
         return f"{a} {COMPARE[node.function]} {b}"

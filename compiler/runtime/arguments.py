@@ -178,7 +178,8 @@ def check_operand_facts(spec: Recurrence, o: Operand, tensor: Tensor) -> None:
         if bool(((norm - 1).abs() > rounding).any()):
             raise ArgumentError(
                 f"{where} is declared to have unit norm along its last axis, but norms run from "
-                f"{norm.min().item():g} to {norm.max().item():g}\nnormalise it: torch.nn.functional.normalize(x, dim=-1)"
+                f"{norm.min().item():g} to {norm.max().item():g}\n"
+                f"normalise it with torch.nn.functional.normalize(x, dim=-1)"
             )
 
 
