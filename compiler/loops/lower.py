@@ -30,8 +30,9 @@ class Lowering:
         self.temporaries: dict[str, tuple[Index, ...]] = {}
         self.named: dict[Node, str] = {}  # canonical node -> temporary
         self.vectors: dict[Space, Index | None] = {}
-        read = [n for n in ir.walk([a.value for a in program.assigns]) if isinstance(n, Read)]
-        self.taken = {*map(plain, program.roles), *map(_spell, read)}
+        reads = [n for n in ir.walk([a.value for a in program.assigns]) if isinstance(n, Read)]
+        targets = [ir.read(*a.target) for a in program.assigns]
+        self.taken = {*map(plain, program.roles), *map(_spell, [*reads, *targets])}
 
     def run(self) -> tuple[Statement, ...]:
         assigns = self._compared_aside(self.program.assigns)

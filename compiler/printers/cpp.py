@@ -61,7 +61,7 @@ class StepPrinter:
         self.loops = loops
         self.memory = Memory(loops, tile)
         self.text = StepText()
-        arrays = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
+        arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
         arrays += [s.target for nest in loops.nests for s in nest.statements]
         values = [v for nest in loops.nests for s in nest.statements for v in s.reads()]
         arrays += [(n.operand, n.component) for n in ir.walk(values) if isinstance(n, Read)]

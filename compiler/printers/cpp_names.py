@@ -22,20 +22,22 @@ WORDS_OF_CXX = """
     virtual void volatile while xor xor_eq
 """
 WORDS_OF_TEMPLATES = """
-    Arena Array Axis Call Dims LANES PANEL Packed Product ROWS Scratch Sequence Sizes Slot Tensor Work
-    accumulate active again all arena at batch block block_end block_first block_slots call clear_row contract
-    copy count dims element failed fill fill_in fill_mask first first_column first_columns first_sequence free
-    gather gather_rows group groups head heads int64_t ivec kept lane lanes load load_mask mask needed next omp
-    packed padded part rank read real rekern reset restart reverse row rows run run_task saved saved_size
-    scatter_rows scratch select sequence sequences size sizes slot slot_numbers slot_size source state_size step
-    steps store store_row stream take task tasks tile tile_count tiles time transpose transpose_in unit units vec
-    view weight_memory weight_size weights widest width work INFINITE NOT_A_NUMBER
+    Arena Array Axis Call Dims INFINITE LANES NOT_A_NUMBER PANEL Packed Product ROWS Scratch Sequence
+    Sizes Slot Tensor Work accumulate active again all arena at batch batch_rows block block_end
+    block_first block_slots call clear_row contract copy count dims element failed fill fill_in fill_mask
+    first first_column first_columns first_sequence free gather gather_rows group groups head heads
+    int64_t ivec kept lane lanes load load_mask mask memory needed next omp packed padded part rank read
+    real rekern reset restart reverse row rows run run_task saved saved_size scatter_rows scratch select
+    sequence sequences size sizes slot slot_numbers slot_size source state_size step steps steps_before
+    store store_row stream take task tasks tile tile_count tiles time transpose transpose_in unit units
+    vec view weight_memory weight_size weights widest width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
-MADE = re.compile(  # what generated names look like; nothing that is made begins with my_ and ends with _
-    r"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_"
-    r"|_(tensor|first|last|gradient|row|packed|turned|lanes|at|TILE|\d+)$|_$|[^\x00-\x7f]"
-    r"|^[A-Z][A-Z0-9_]{2,}$"  # may be a macro
+ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|packed|turned|lanes|at|TILE)$")
+# What generated names look like, and what may be a macro. Nothing that is made begins with my_ and ends with _.
+MADE = re.compile(
+    rf"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
+    r"|^[A-Z][A-Z0-9_]{2,}$"
 )
 
 
@@ -47,7 +49,7 @@ def identifier(place: Place) -> str:
     """
     if place[0].startswith(TEMPORARY):
         word = plain_word(place[0].removeprefix(TEMPORARY))
-        return f"{word}_value" if word in TAKEN else word
+        return f"{word}_value" if word in TAKEN or ENDINGS.search(word) else word
     *marks, word = place[0].split(":")
     return "_".join([*marks, _own(word), *map(str, place[1])])
 

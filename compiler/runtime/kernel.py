@@ -195,6 +195,9 @@ class Kernel:
                 raise ArgumentError(
                     f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor"
                 )
+            if value.device.type != "cpu":
+                where = f"{self.spec.name}: operand {n!r} is on {value.device}"
+                raise ArgumentError(f"{where}, this kernel runs on the CPU; move it with .cpu()")
             if self.check_facts:
                 check_operand_facts(self.spec, self.spec.operand(n), value)
             tensors.append(value)

@@ -158,8 +158,11 @@ class PassBuilder:
         return " * ".join([*(f"dims.{d}" for d in order[:-1]), self.row(order[-1])]) if order else "1"
 
     def add_work(self, place: Place, dims: Iterable[str]) -> str:
-        name = identifier(place)
-        self.work[name] = WorkArray(name, self.size(dims))
+        name, size = identifier(place), self.size(dims)
+        known = self.work.get(name)
+        if known is not None and known.size != size:  # two programs of the pass use one name for two arrays
+            size = f"({known.size} > {size} ? {known.size} : {size})"
+        self.work[name] = WorkArray(name, size)
         return name
 
     # -- tensors of the caller
