@@ -1,0 +1,96 @@
+void run_task(const Call& call, const Sizes& sizes, const Work& work, const Packed& packed, int64_t unit, int64_t head, int64_t group, int64_t tile) {
+    const Dims dims(call, sizes, 0);
+    const int64_t first_sequence = unit * call.rows;
+    const int count = int(call.sequence_count - first_sequence < call.rows ? call.sequence_count - first_sequence : call.rows);
+    int rows = count;
+    const int64_t steps = call.sequences[first_sequence].steps;
+
+    // The caller's tensors.
+    const Array x_0_tensor(call.tensors[0], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array x_1_tensor(call.tensors[1], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array x_2_tensor(call.tensors[2], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array x_3_tensor(call.tensors[3], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array out_tensor(call.tensors[4], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array b_0_tensor(call.tensors[9], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array b_1_tensor(call.tensors[10], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array b_2_tensor(call.tensors[11], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array b_3_tensor(call.tensors[12], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array h_first(call.tensors[13], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array h_last(call.tensors[14], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array c_first(call.tensors[15], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array c_last(call.tensors[16], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const real* b_0 = b_0_tensor.view(work.b_0, 0, 0);
+    const real* b_1 = b_1_tensor.view(work.b_1, 0, 0);
+    const real* b_2 = b_2_tensor.view(work.b_2, 0, 0);
+    const real* b_3 = b_3_tensor.view(work.b_3, 0, 0);
+    const real* R_3_turned = packed.R_3_turned + head / call.tensors[8].group * dims.D * dims.D_row;
+    const real* R_1_turned = packed.R_1_turned + head / call.tensors[6].group * dims.D * dims.D_row;
+    const real* R_0_turned = packed.R_0_turned + head / call.tensors[5].group * dims.D * dims.D_row;
+    const real* R_2_turned = packed.R_2_turned + head / call.tensors[7].group * dims.D * dims.D_row;
+    real* sum_h_R_3 = work.sum_h_R_3;
+    real* sum_h_R_1 = work.sum_h_R_1;
+    real* sum_h_R_0 = work.sum_h_R_0;
+    real* sum_h_R_2 = work.sum_h_R_2;
+    real* const h = work.h;
+    real* const c = work.c;
+    for (int row = 0; row < rows; ++row) {
+        const Sequence& sequence = call.sequences[first_sequence + row];
+        h_first.read(h + row * dims.D_row, sequence.state, 0);
+        c_first.read(c + row * dims.D_row, sequence.state, 0);
+    }
+    for (int64_t step = 0; step < steps; ++step) {
+        rows = count;
+        while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;
+        const real* x_0[ROWS];
+        const real* x_1[ROWS];
+        const real* x_2[ROWS];
+        const real* x_3[ROWS];
+        real* out[ROWS];
+        for (int row = 0; row < rows; ++row) {
+            const Sequence& sequence = call.sequences[first_sequence + row];
+            const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
+            x_0[row] = x_0_tensor.view(work.x_0 + row * dims.D_row, batch, time);
+            x_1[row] = x_1_tensor.view(work.x_1 + row * dims.D_row, batch, time);
+            x_2[row] = x_2_tensor.view(work.x_2 + row * dims.D_row, batch, time);
+            x_3[row] = x_3_tensor.view(work.x_3 + row * dims.D_row, batch, time);
+            out[row] = out_tensor.open(work.out + row * dims.D_row, batch, time);
+        }
+        for (int row = 0; row < rows; ++row) {
+            const Sequence& sequence = call.sequences[first_sequence + row];
+            const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
+            if (call.resets(sequence, time)) {
+                fill(h + row * dims.D_row, dims.D_row, real(0));
+                fill(c + row * dims.D_row, dims.D_row, real(0));
+            }
+        }
+
+        contract<false>(sum_h_R_3, dims.D_row, h, dims.D_row, R_3_turned, dims.D_row, rows, dims.D, dims.D_row);
+        contract<false>(sum_h_R_1, dims.D_row, h, dims.D_row, R_1_turned, dims.D_row, rows, dims.D, dims.D_row);
+        contract<false>(sum_h_R_0, dims.D_row, h, dims.D_row, R_0_turned, dims.D_row, rows, dims.D, dims.D_row);
+        contract<false>(sum_h_R_2, dims.D_row, h, dims.D_row, R_2_turned, dims.D_row, rows, dims.D, dims.D_row);
+        for (int row = 0; row < rows; ++row) {
+            for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
+                const vec value = load(x_3[row] + at_d) + load(sum_h_R_3 + row * dims.D_row + at_d) + load(b_3 + at_d);
+                const vec value_2 = load(x_1[row] + at_d) + load(sum_h_R_1 + row * dims.D_row + at_d) + load(b_1 + at_d);
+                const vec c_at_d = load(c + row * dims.D_row + at_d);
+                const vec value_3 = load(x_0[row] + at_d) + load(sum_h_R_0 + row * dims.D_row + at_d) + load(b_0 + at_d);
+                const vec value_4 = load(x_2[row] + at_d) + load(sum_h_R_2 + row * dims.D_row + at_d) + load(b_2 + at_d);
+                const vec value_5 = rk_sigmoid(value_2) * c_at_d + rk_sigmoid(value_3) * rk_tanh(value_4);
+                const vec value_6 = rk_sigmoid(value) * rk_tanh(value_5);
+                store(h + row * dims.D_row + at_d, value_6);
+                store(c + row * dims.D_row + at_d, value_5);
+                store(out[row] + at_d, value_6);
+            }
+        }
+        for (int row = 0; row < rows; ++row) {
+            const Sequence& sequence = call.sequences[first_sequence + row];
+            const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
+            out_tensor.close(out[row], batch, time);
+        }
+    }
+    for (int row = 0; row < count; ++row) {
+        const Sequence& sequence = call.sequences[first_sequence + row];
+        h_last.write(sequence.state, 0, h + row * dims.D_row);
+        c_last.write(sequence.state, 0, c + row * dims.D_row);
+    }
+}
