@@ -74,6 +74,11 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "reset": (gla(reset=torch.zeros(1, 5, dtype=torch.bool)), "reset is torch.bool [1, 5], expected bool [1, 6]"),
     "scalar": (gla(scale=torch.rand(2)), "scalar 'scale' has shape [2], expected one number"),
+    "scalar text": (gla(scale="big"), "scalar 'scale' is 'big', expected a number"),
+    "sparse": (gla(v=torch.rand(1, 6, 2, 3).to_sparse()), "operand 'v' is torch.sparse_coo; make it dense with"),
+    "states as a list": (gla(state=[torch.rand(1)]), "state is a list, expected a dict of tensors by name: S"),
+    "state no tensor": (gla(state={"S": 3}), "state 'S' is a int, expected a tensor"),
+    "reset no tensor": (gla(reset=True), "reset is a bool, expected a tensor"),
     "trained scalar": (
         gla(scale=torch.rand((), requires_grad=True)),
         "scalar 'scale' gets no gradient; declare it as a Param",
@@ -105,6 +110,23 @@ def test_a_step_in_place_wants_its_states() -> None:
     operands = {n: torch.rand(shape[0], *shape[2:]) for n, shape in GLA.items()}
     with pytest.raises(ArgumentError, match=r"needs every state in torch.float32; 'S' is missing"):
         rk.compile(zoo.gla).step(**operands, in_place=True)
+
+
+def test_a_step_in_place_wants_rows_of_its_own() -> None:
+    operands = {n: torch.rand(2, *shape[2:]) for n, shape in GLA.items()}
+    shared = torch.zeros(1, 2, 4, 3).expand(2, 2, 4, 3)
+    with pytest.raises(ArgumentError, match="cannot write state 'S', whose rows share memory; pass a copy"):
+        rk.compile(zoo.gla).step(**operands, state={"S": shared}, in_place=True)
+
+
+def test_an_axis_that_only_a_state_has_wants_that_state() -> None:
+    @rk.recurrence
+    def lonely(h=rk.State("N"), x=rk.Input()):  # type: ignore[no-untyped-def]
+        h = h + x
+        return h, x * 2
+
+    with pytest.raises(ArgumentError, match=r"the length of axis N is unknown, only a state has it; pass state=\{'h'"):
+        rk.compile(lonely)(x=torch.rand(1, 3, 1))
 
 
 def test_other_targets_are_not_there_yet() -> None:

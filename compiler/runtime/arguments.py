@@ -63,6 +63,23 @@ def named_operands(spec: Recurrence, given: Mapping[str, object]) -> None:
         )
 
 
+def dense_tensor(spec: Recurrence, what: str, value: object) -> Tensor:
+    """`value`, which a kernel can read.
+
+    Raises:
+        ArgumentError: it is not a tensor, is elsewhere, or is sparse.
+    """
+    if not isinstance(value, Tensor):
+        raise ArgumentError(f"{spec.name}: {what} is a {type(value).__name__}, expected a tensor")
+    if value.device.type != "cpu":
+        raise ArgumentError(
+            f"{spec.name}: {what} is on {value.device}, this kernel runs on the CPU; move it with .cpu()"
+        )
+    if value.layout != torch.strided:
+        raise ArgumentError(f"{spec.name}: {what} is {value.layout}; make it dense with .to_dense()")
+    return value
+
+
 def check(
     spec: Recurrence,
     tensors: Mapping[str, Tensor],
@@ -118,7 +135,13 @@ def check(
         if spec.operand(name).kind == "state" and count != total:
             raise ArgumentError(f"{spec.name}: state {shown(name)} has {count} heads, the call has {total}")
     for axis in spec.axes:
-        if sizes.get(axis) == 0:
+        if axis not in sizes:
+            only = next(o.name for o in spec.states if axis in o.axes)
+            raise ArgumentError(
+                f"{spec.name}: the length of axis {axis} is unknown, only a state has it; "
+                f"pass state={{{only!r}: ...}}"
+            )
+        if sizes[axis] == 0:
             raise ArgumentError(f"{spec.name}: axis {axis} is empty in {shown(source[axis])}")
     if "T (implicit)" not in sizes:
         raise ArgumentError(f"{spec.name} has no input, so the number of steps is unknown; declare an Input")
@@ -140,20 +163,11 @@ def check(
     return Arguments(tensors, state, sizes, batch, time, total, sequences, double)
 
 
-def _check_kind(spec: Recurrence, o: Operand, tensor: object) -> None:
-    if not isinstance(tensor, Tensor):
-        raise ArgumentError(
-            f"{spec.name}: operand {o.name!r} is a {type(tensor).__name__}, expected a tensor {_expected(o)}"
-        )
+def _check_kind(spec: Recurrence, o: Operand, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
         raise ArgumentError(
             f"{spec.name}: operand {o.name!r} is {tensor.dtype}, "
             f"expected one of float32, bfloat16, float16, float64"
-        )
-    if tensor.device.type != "cpu":
-        raise ArgumentError(
-            f"{spec.name}: operand {o.name!r} is on {tensor.device}, this kernel runs on the CPU; "
-            f"move it with .cpu()"
         )
     if tensor.ndim != len(LEAD[o.kind]) + len(o.dims):
         raise ArgumentError(

@@ -16,7 +16,7 @@ from rekern.errors import ArgumentError, BuildError
 from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
-from rekern.runtime.arguments import check, check_operand_facts, named_operands
+from rekern.runtime.arguments import check, check_operand_facts, dense_tensor, named_operands
 from rekern.runtime.execute import CpuExecutor, Request
 from rekern.schedules.choose import Shape, plan
 from rekern.schedules.programs import programs
@@ -83,14 +83,21 @@ class Kernel:
         reverse: bool,
     ) -> tuple[Output, dict[str, Tensor]]:
         tensors, scalars, states = self._sorted(operands, state)
+        for what, given_tensor in (("cu_seqlens", cu_seqlens), ("reset", reset)):
+            if given_tensor is not None:
+                dense_tensor(self.spec, what, given_tensor)
         _refuse_transforms(self.spec.name)
         if not self._has_compiler():
             check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
             dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
             given: dict[str, Tensor | float] = {**self.by_name(tensors), **scalars}
-            return reference(
+            out, last = reference(
                 self.spec, given, states, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, dtype=dtype
             )
+            like = next(t for t, o in zip(tensors, self.spec.of_kind("input", "param")) if o.kind == "input")
+            if isinstance(out, Tensor):
+                return out.to(like.dtype), last
+            return {n: t.to(like.dtype) for n, t in out.items()}, last
         record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
         results = ops.forward(
             self.name,
@@ -134,7 +141,7 @@ class Kernel:
         longer = {
             n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()
         }
-        restart = reset.unsqueeze(1) if reset is not None else None
+        restart = dense_tensor(self.spec, "reset", reset).unsqueeze(1) if reset is not None else None
         tensors, scalars, states = self._sorted(longer, state)
         needs_gradient = torch.is_grad_enabled() and any(
             t.requires_grad for t in (*tensors, *states.values())
@@ -169,6 +176,11 @@ class Kernel:
                     f"{name}: a step in place needs every state in {real}; {o.name!r} is {found}\n"
                     f"pass the states that the kernel returned"
                 )
+            if any(n > 1 and s == 0 for n, s in zip(states[o.name].shape, states[o.name].stride())):
+                raise ArgumentError(
+                    f"{name}: a step in place cannot write state {o.name!r}, whose rows share memory; "
+                    f"pass a copy: state={{{o.name!r}: {o.name}.clone(), ...}}"
+                )
 
     # -- operands
 
@@ -183,6 +195,11 @@ class Kernel:
     ) -> tuple[list[Tensor], dict[str, float], dict[str, Tensor]]:
         named_operands(self.spec, operands)
         names = {o.name for o in self.spec.states}
+        if state is not None and not isinstance(state, Mapping):
+            raise ArgumentError(
+                f"{self.spec.name}: state is a {type(state).__name__}, expected a dict of tensors by name: "
+                f"{', '.join(names)}"
+            )
         for n in state or {}:
             if n not in names:
                 raise ArgumentError(
@@ -190,14 +207,7 @@ class Kernel:
                 )
         tensors: list[Tensor] = []
         for n in self.tensor_names:
-            value = operands[n]
-            if not isinstance(value, Tensor):
-                raise ArgumentError(
-                    f"{self.spec.name}: operand {n!r} is a {type(value).__name__}, expected a tensor"
-                )
-            if value.device.type != "cpu":
-                where = f"{self.spec.name}: operand {n!r} is on {value.device}"
-                raise ArgumentError(f"{where}, this kernel runs on the CPU; move it with .cpu()")
+            value = dense_tensor(self.spec, f"operand {n!r}", operands[n])
             if self.check_facts:
                 check_operand_facts(self.spec, self.spec.operand(n), value)
             tensors.append(value)
@@ -214,13 +224,12 @@ class Kernel:
                 raise ArgumentError(
                     f"{self.spec.name}: scalar {o.name!r} gets no gradient; declare it as a Param to train it"
                 )
+            if not isinstance(value, Tensor | int | float):
+                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} is {value!r}, expected a number")
             scalars[o.name] = float(value)
-        ordered = {
-            o.name: state[o.name]
-            for o in self.spec.states
-            if state is not None and state.get(o.name) is not None
-        }
-        return tensors, scalars, ordered
+        given = {o.name: (state or {}).get(o.name) for o in self.spec.states}
+        states = {n: dense_tensor(self.spec, f"state {n!r}", t) for n, t in given.items() if t is not None}
+        return tensors, scalars, states
 
     def _has_compiler(self) -> bool:
         if self._compiler is None:
