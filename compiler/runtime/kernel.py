@@ -207,10 +207,10 @@ class Kernel:
                 )
         tensors: list[Tensor] = []
         for n in self.tensor_names:
-            value = dense_tensor(self.spec, f"operand {n!r}", operands[n])
+            tensor = dense_tensor(self.spec, f"operand {n!r}", operands[n])
             if self.check_facts:
-                check_operand_facts(self.spec, self.spec.operand(n), value)
-            tensors.append(value)
+                check_operand_facts(self.spec, self.spec.operand(n), tensor)
+            tensors.append(tensor)
         scalars = {}
         for o in self.spec.of_kind("scalar"):
             value = operands.get(o.name)
