@@ -73,34 +73,46 @@ def counts(spec: Recurrence) -> Counts:
     operands         2*K + V + 1 read, V written a step, in elements
     state            4*K*V bytes
     """
-    nodes = _distinct(spec.step.roots())
-    contraction, pointwise, serial = Polynomial(), Polynomial(), Polynomial()
-    special: dict[str, Polynomial] = {}
+    nodes = distinct(spec.step.roots())
     stateful = _stateful(nodes, {o.name for o in spec.states})
+    all_work, serial = tally(nodes), tally(n for n in nodes if n in stateful)
+    return Counts(
+        all_work.contraction,
+        all_work.pointwise,
+        serial.contraction + serial.pointwise,
+        all_work.special,
+        _sizes(spec.of_kind("input")),
+        sum((elements(dims) for dims in spec.step.output_dims.values()), Polynomial()),
+        _sizes(spec.of_kind("param")),
+        sum((BYTES[o.dtype] * elements(o.dims) for o in spec.states), Polynomial()),
+    )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Operations of some formulas: in sums of products, others, and those that are counted apart."""
+
+    contraction: Polynomial
+    pointwise: Polynomial
+    special: Mapping[str, Polynomial]
+
+
+def tally(nodes: Iterable[Node]) -> Tally:
+    """The operations of these nodes, each of which is counted by itself: pass what `distinct` gives."""
+    nodes = list(nodes)
+    contraction, pointwise = Polynomial(), Polynomial()
+    special: dict[str, Polynomial] = {}
     sums = [n for n in nodes if isinstance(n, Reduce) and n.operation == "sum"]
     in_sums = {n.body for n in sums if isinstance(n.body, Apply) and n.body.function == "mul"}
     for node in nodes:
         points = elements(i.dim for i in node.free)
         if isinstance(node, Apply) and (node.function not in CHEAP or _is_division(node)):
             special[node.function] = special.get(node.function, Polynomial()) + points
-            continue
-        flops = _flops(node, points)
-        if node in in_sums or (isinstance(node, Reduce) and node.body in in_sums):
-            contraction += flops
+        elif node in in_sums or (isinstance(node, Reduce) and node.body in in_sums):
+            contraction += _flops(node, points)
         else:
-            pointwise += flops
-        if node in stateful:
-            serial += flops
-    return Counts(
-        contraction,
-        pointwise,
-        serial,
-        dict(sorted(special.items())),
-        _sizes(spec.of_kind("input")),
-        sum((elements(dims) for dims in spec.step.output_dims.values()), Polynomial()),
-        _sizes(spec.of_kind("param")),
-        sum((BYTES[o.dtype] * elements(o.dims) for o in spec.states), Polynomial()),
-    )
+            pointwise += _flops(node, points)
+    return Tally(contraction, pointwise, dict(sorted(special.items())))
 
 
 def _flops(node: Node, points: Polynomial) -> Polynomial:
@@ -121,7 +133,7 @@ def _sizes(operands: Iterable[Operand]) -> Polynomial:
     return sum((elements(o.dims) for o in operands), Polynomial())
 
 
-def _distinct(roots: Iterable[Node]) -> list[Node]:
+def distinct(roots: Iterable[Node]) -> list[Node]:
     """Every value below `roots` once, whatever its indices are called."""
     found: dict[Node, None] = {}
     for node in ir.walk(roots):
