@@ -3,9 +3,11 @@
 In: a name, a path or the host. Out: a `Machine`. Nothing here knows what a recurrence is.
 """
 
+from rekern.hwmodels.cpu import Cpu, Level
 from rekern.hwmodels.detect import detect
 from rekern.hwmodels.errors import MachineError
 from rekern.hwmodels.files import load, names
-from rekern.hwmodels.schema import Cpu, Level, Machine
+from rekern.hwmodels.gpu import Gpu
+from rekern.hwmodels.schema import Machine
 
-__all__ = ["Cpu", "Level", "Machine", "MachineError", "detect", "load", "names"]
+__all__ = ["Cpu", "Gpu", "Level", "Machine", "MachineError", "detect", "load", "names"]

@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from rekern.hwmodels.errors import MachineError
-from rekern.hwmodels.schema import Machine, Variant, closest, parse
+from rekern.hwmodels.parse import closest, parse
+from rekern.hwmodels.schema import Machine, Variant
 
 FOLDER = Path(__file__).parent
 
@@ -18,8 +19,8 @@ FOLDER = Path(__file__).parent
 def names() -> tuple[str, ...]:
     """Names of the machines that come with rekern, sorted.
 
-    >>> names()
-    ('arm64_neon', 'x86_avx2', 'x86_avx512')
+    >>> "h100_sxm" in names()
+    True
     """
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
