@@ -1,0 +1,76 @@
+"""What a schedule offers to the solver.
+
+In: variables, launches over their symbols, limits that are not those of a block. Out: a `Design`; designs of the
+passes of one schedule are added up and become one `Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sympy
+from sympy import Expr, Integer, ceiling
+
+from rekern.hwmodels.gpu import Gpu
+from rekern.schedules.gpu.call import Call
+from rekern.schedules.gpu.launches import Launch, priced
+from rekern.schedules.gpu.work import power_of_two
+from rekern.solver import Limit, Problem, Variable
+
+SMALLEST_TILE = 16  # rows, columns and depth of a matrix product in Triton
+WARPS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Variables, and launches and limits that read them; `+` joins designs that may share variables."""
+
+    variables: tuple[Variable, ...]
+    launches: tuple[Launch, ...]
+    limits: tuple[Limit, ...] = ()
+
+    def __add__(self, other: Design) -> Design:
+        joined = tuple(dict.fromkeys([*self.variables, *other.variables]))
+        limits = tuple(dict.fromkeys([*self.limits, *other.limits]))
+        return Design(joined, (*self.launches, *other.launches), limits)
+
+    def problem(self, schedule: str, call: Call) -> Problem:
+        """Everything in one problem: the cost is the sum over launches."""
+        costs = {launch.name: priced(launch, call.gpu) for launch in self.launches}
+        return Problem(
+            f"{schedule} for {call}",
+            self.variables,
+            [*self.limits, *(limit for p in costs.values() for limit in p.limits)],
+            {name: p.seconds for name, p in costs.items()},
+            {name: formula for p in costs.values() for name, formula in p.figures.items()},
+        )
+
+
+def tile(name: str, length: int, least: int = SMALLEST_TILE, most: int = 256) -> Variable:
+    """A side of a tile: a power of two that covers at most the whole of `length`, padded.
+
+    >>> print(tile("columns", 100))
+    columns in {16, 32, 64, 128}
+    """
+    return Variable(name, least, max(least, min(most, power_of_two(length))), powers_of_two=True)
+
+
+def warps(name: str, gpu: Gpu, among: Iterable[int] = WARPS) -> Variable:
+    """Warps of a block, as far as the machine allows."""
+    return Variable.one_of(name, [w for w in among if w * gpu.warp_threads <= gpu.threads_per_block])
+
+
+def stages(name: str, gpu: Gpu) -> Variable:
+    """Loads in flight; on AMD more than two make the compiler very slow (vllm issue 45929)."""
+    return Variable(name, 1, 2 if gpu.vendor == "amd" else 5)
+
+
+def tiles(length: Expr | int, side: Expr | int) -> Expr:
+    """How many tiles cover `length`."""
+    return ceiling(sympy.sympify(length) / side)
+
+
+def whole(value: int) -> Expr:
+    """A number as a formula."""
+    return Integer(value)

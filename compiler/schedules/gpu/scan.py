@@ -1,0 +1,87 @@
+"""Schedule `scan`: time is cut into segments that run in parallel, on two levels.
+
+In: a `Call`. Out: its `Design`, or why the schedule does not apply. The first launch finds what each segment
+makes of the state on entry, a short one joins the segments, the third runs every segment from its true entry.
+It reads the inputs twice, so it pays where sequences, heads and channels do not fill the chip.
+"""
+
+from __future__ import annotations
+
+import sympy
+
+from rekern.schedules.gpu import time_loop, work
+from rekern.schedules.gpu.call import Call
+from rekern.schedules.gpu.design import Design, tiles, warps
+from rekern.schedules.gpu.launches import Launch
+from rekern.schedules.scan import summaries
+from rekern.solver import Variable
+
+SHORTEST = 16  # steps of a segment; the summary of a shorter one is as large as the segment
+NUMBERS_OF_SUMMARY = 2  # what is kept of the entry, and what is added
+
+
+def refusal(call: Call) -> str | None:
+    """Why `call` has no scan over time; None: it has."""
+    found = summaries(call.spec)
+    if not isinstance(found, tuple):
+        return str(found)
+    if work.state(call).exchanges:
+        return "a step sums along another axis, so channels are not independent"
+    return None
+
+
+def design(call: Call) -> Design:
+    """The sizes of both passes."""
+    found = _pass(call, "forward", work.forward(call), 1)
+    return found + _pass(call, "backward", work.backward(call), 2) if call.gradient else found
+
+
+def _pass(call: Call, name: str, todo: work.Work, walks: int) -> Design:
+    """`walks`: how often the segment is run; the gradient runs it forward first."""
+    gpu, state = call.gpu, work.state(call)
+    found = summaries(call.spec)
+    levels = len(found) if isinstance(found, tuple) else 1
+    most = max(SHORTEST, min(4096, work.power_of_two(call.time)))
+    segment = Variable(f"{name} segment", SHORTEST, most, powers_of_two=True)
+    warp = warps(f"{name} warps", gpu)
+    unroll = Variable(f"{name} steps in flight", 1, 16, powers_of_two=True)
+    s, flight = segment.symbol, unroll.symbol
+    segments = tiles(call.time, s)
+    lanes = warp.symbol * gpu.warp_threads
+    channels = state.elements // len(call.spec.states)  # `summaries` wants one shape for all states
+    blocks = call.rows * tiles(channels, lanes) * segments
+    tokens = call.rows * call.time
+    moved = tokens * todo.elements * call.element_bytes
+    numbers = call.rows * state.elements
+    summary = numbers * segments * NUMBERS_OF_SUMMARY * 4
+    chain = time_loop.CHAIN_CYCLES / gpu.clock_hz + gpu.dram_latency_seconds / flight
+    loaded = max(1, todo.elements // channels)  # for one step of one channel
+    registers = lanes * (len(call.spec.states) * NUMBERS_OF_SUMMARY + flight * loaded)
+    summaries_launch = Launch(
+        f"{name}.summaries", blocks, s, warp.symbol, call.dtype,
+        tile_elements=registers,
+        dram_bytes=walks * moved + summary,
+        l2_bytes=walks * moved + summary,
+        flops=2 * walks * tokens * todo.flops,
+        special=walks * tokens * todo.special,
+        latency=chain,
+        times=levels,
+    )  # fmt: skip
+    join = Launch(
+        f"{name}.join", sympy.Integer(-(-numbers // gpu.warp_threads)), segments, sympy.Integer(1), call.dtype,
+        dram_bytes=2 * summary,
+        l2_bytes=2 * summary,
+        flops=4 * numbers * segments,
+        latency=chain,
+        times=levels,
+    )  # fmt: skip
+    apply = Launch(
+        f"{name}.apply", blocks, walks * s, warp.symbol, call.dtype,
+        tile_elements=registers,
+        dram_bytes=walks * moved + summary,
+        l2_bytes=walks * moved + summary,
+        flops=walks * tokens * todo.flops,
+        special=walks * tokens * todo.special,
+        latency=chain,
+    )  # fmt: skip
+    return Design((segment, warp, unroll), (summaries_launch, join, apply))

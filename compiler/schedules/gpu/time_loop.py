@@ -1,0 +1,136 @@
+"""Schedule `time_loop`: one launch, a block keeps a tile of columns of all states for the whole sequence.
+
+In: a `Call`. Out: its `Design`, or why the schedule does not apply. Columns of the lane, heads and sequences run
+in parallel; nothing is exchanged between blocks. The gradient starts from states that the forward pass leaves
+every few steps, repeats the steps of one block of time into a scratch, and walks it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sympy
+from sympy import Expr, Le, Piecewise
+
+from rekern.hwmodels.gpu import Gpu
+from rekern.schedules.gpu import work
+from rekern.schedules.gpu.call import Call
+from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
+from rekern.schedules.gpu.launches import Launch
+from rekern.solver import Variable
+
+# Dependent instructions of a step without a sum: decay, multiply-add, and their share of the loop, each some
+# four cycles apart (FMA latency of Volta to Hopper: arXiv:1804.06826, arXiv:2402.13499).
+CHAIN_CYCLES = 32
+FORWARD_TILES = 2  # the state and one value of its shape
+BACKWARD_TILES = 3  # the state, its cotangent and one value of their shape
+NEEDS = "a smaller K, or the schedule chunkwise, which tiles both axes of the state"
+
+
+def refusal(call: Call) -> str | None:
+    """Why `call` has no time loop over columns; None: it has."""
+    if call.is_dense:
+        return "a dense state needs all of itself at every step; see one_block and persistent"
+    return None
+
+
+def design(call: Call) -> Design:
+    """The sizes of both passes."""
+    found = forward(call)
+    return found + backward(call) if call.gradient else found
+
+
+def forward(call: Call) -> Design:
+    """Every operand is read once; those without the lane once more for each tile, from L2."""
+    columns, warp, stage = _variables(call, "forward")
+    block = block_of_time(call)
+    state = work.state(call)
+    launch = _launch(
+        call, "forward", work.forward(call), columns.symbol, warp.symbol, stage.symbol,
+        call.time, FORWARD_TILES,
+    )  # fmt: skip
+    if not call.gradient:
+        return Design((columns, warp, stage), (launch,))
+    kept = call.rows * state.bytes * tiles(call.time, block.symbol)
+    return Design((block, columns, warp, stage), (_moving(launch, kept),))
+
+
+def backward(call: Call) -> Design:
+    """Each block of time forward again, into a scratch, and then back."""
+    columns, warp, stage = _variables(call, "backward")
+    block = block_of_time(call)
+    state, gpu = work.state(call), call.gpu
+    there, back = work.forward(call), work.backward(call)
+    both = work.Work(
+        there.flops + back.flops, 0, there.special + back.special,
+        there.shared_elements + back.shared_elements, there.lane_elements + back.lane_elements,
+    )  # fmt: skip
+    launch = _launch(call, "backward", both, columns.symbol, warp.symbol, stage.symbol, 2 * call.time, BACKWARD_TILES)
+    kept = call.rows * state.bytes * tiles(call.time, block.symbol)
+    scratch = 2 * call.rows * state.bytes * call.time
+    resident = Le(call.rows * state.bytes * block.symbol, gpu.l2_bytes)
+    spilled = Piecewise((0, resident), (scratch, True))
+    launch = _moving(launch, kept + spilled, kept + scratch)
+    return Design((block, columns, warp, stage), (launch,))
+
+
+def step(call: Call) -> Design:
+    """One token: the state is read, updated and written."""
+    columns, warp, _ = _variables(call, "step")
+    launch = _launch(call, "step", work.forward(call), columns.symbol, warp.symbol, sympy.Integer(1), 1, FORWARD_TILES)
+    moved = 2 * call.rows * work.state(call).bytes
+    return Design((columns, warp), (_moving(launch, moved),))
+
+
+def block_of_time(call: Call) -> Variable:
+    """Steps between two states that are left for the gradient."""
+    most = min(256, work.power_of_two(call.time))
+    return Variable("block of time", 1, most, powers_of_two=True)
+
+
+def exchange_seconds(gpu: Gpu, warp: Expr) -> Expr:
+    """A sum across the threads of a block: through shuffles in a warp, through shared memory among warps."""
+    shuffles = 5 * gpu.shared_latency_seconds
+    among = 2 * gpu.shared_latency_seconds + gpu.block_barrier_seconds
+    return shuffles + Piecewise((0, Le(warp, 1)), (among, True))
+
+
+def _variables(call: Call, name: str) -> tuple[Variable, Variable, Variable]:
+    columns = tile(f"{name} columns", work.state(call).columns, least=1, most=1024)
+    return columns, warps(f"{name} warps", call.gpu), stages(f"{name} stages", call.gpu)
+
+
+def _launch(
+    call: Call, name: str, todo: work.Work, columns: Expr, warp: Expr, stage: Expr, steps: int, copies: int
+) -> Launch:
+    gpu, state = call.gpu, work.state(call)
+    blocks = call.rows * tiles(state.columns, columns)
+    tokens = call.rows * call.time if steps > 1 else call.rows
+    rows = state.padded_column_rows * columns + state.padded_whole_rows
+    padded = sympy.Rational(1, max(1, state.elements)) * rows * tiles(state.columns, columns)
+    lane = tokens * todo.lane_elements * call.element_bytes
+    shared = tokens * todo.shared_elements * call.element_bytes
+    chain = CHAIN_CYCLES / gpu.clock_hz + state.exchanges * exchange_seconds(gpu, warp)
+    return Launch(
+        name,
+        blocks,
+        steps,
+        warp,
+        call.dtype,
+        tile_elements=copies * rows,
+        dram_bytes=sympy.Integer(lane + shared),
+        l2_bytes=lane + shared * tiles(state.columns, columns),
+        flops=tokens * todo.flops * padded,
+        special=tokens * todo.special * padded,
+        latency=chain + gpu.dram_latency_seconds / stage,
+        needs=NEEDS,
+    )
+
+
+def _moving(launch: Launch, dram: Expr | int, l2: Expr | int | None = None) -> Launch:
+    """The same launch with more traffic."""
+    return replace(
+        launch,
+        dram_bytes=launch.dram_bytes + dram,
+        l2_bytes=launch.l2_bytes + (dram if l2 is None else l2),
+    )
