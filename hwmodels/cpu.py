@@ -65,7 +65,7 @@ class Cpu:
         check(self, "[cpu] ")
         if self.l1_bytes > self.l2_bytes:   # a share of L3 may be smaller than L2: many cores, little cache
             raise MachineError(
-                f"[cpu] l1_bytes = {self.l1_bytes:,} is more than l2_bytes = {self.l2_bytes:,}, expected at most as much"
+                f"[cpu] l1_bytes = {self.l1_bytes:,} is more than l2_bytes = {self.l2_bytes:,}"
             )
 
     @property

@@ -131,7 +131,10 @@ class Gpu:
                 f"register_granule = {self.register_granule} does not divide "
                 f"registers_per_sm = {self.registers_per_sm:,}",
             ),
-            (self.l2_bytes < self.dram_bytes, f"l2_bytes = {self.l2_bytes:,} is not less than dram_bytes"),
+            (
+                self.l2_bytes < self.dram_bytes,
+                f"l2_bytes = {self.l2_bytes:,} is not less than dram_bytes = {self.dram_bytes:,}",
+            ),
             (
                 (self.cluster_blocks is None) == (self.cluster_barrier_seconds is None),
                 "cluster_blocks and cluster_barrier_seconds belong together: give both, or none",

@@ -27,7 +27,8 @@ class Entry:
         line: Counted from 1.
         text: The line without its comment.
         note: The comment on the line.
-        above: The comment lines right above the paragraph that the line is in, and that of the table's header.
+        above: The comment lines right above the paragraph that the line is in; if there are none, the comment on
+            the header of the table, and above it.
     """
 
     table: str
@@ -65,7 +66,7 @@ def entries(text: str) -> Iterator[Entry]:
         elif found := KEY.match(line):
             *path, key = (part.strip(" \"'") for part in found[1].split("."))
             inner = ".".join(filter(None, (table, *path)))
-            yield Entry(inner, key, number, code, note, "; ".join(filter(None, (above, header))))
+            yield Entry(inner, key, number, code, note, above or header)
 
 
 def check_sources(text: str) -> None:
