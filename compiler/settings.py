@@ -9,8 +9,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from rekern.hwmodels.home import cache_dir
+
 VARIABLES = {
-    "REKERN_CACHE_DIR": "where built kernels are kept (default: the user's cache folder)",
+    "REKERN_CACHE_DIR": "where kernels, plans and calibrations are kept (default: the user's cache folder)",
     "REKERN_CXX": "the C++ compiler (default: the first of $CXX, g++, clang++, c++ that is there)",
 }
 
@@ -24,14 +26,4 @@ class Settings:
 
     @staticmethod
     def read() -> Settings:
-        folder = os.environ.get("REKERN_CACHE_DIR")
-        return Settings(
-            Path(folder).expanduser() if folder else _usual_cache_dir(),
-            os.environ.get("REKERN_CXX") or None,
-        )
-
-
-def _usual_cache_dir() -> Path:
-    from platformdirs import user_cache_path  # not at the top: importing rekern stays light
-
-    return user_cache_path("rekern")
+        return Settings(cache_dir(), os.environ.get("REKERN_CXX") or None)

@@ -4,10 +4,10 @@ In: a name, a path or the host. Out: a `Machine`. Nothing here knows what a recu
 """
 
 from rekern.hwmodels.cpu import Cpu, Level
-from rekern.hwmodels.detect import detect
+from rekern.hwmodels.detect import detect, detect_gpus
 from rekern.hwmodels.errors import MachineError
 from rekern.hwmodels.files import load, names
 from rekern.hwmodels.gpu import Gpu
 from rekern.hwmodels.schema import Machine
 
-__all__ = ["Cpu", "Gpu", "Level", "Machine", "MachineError", "detect", "load", "names"]
+__all__ = ["Cpu", "Gpu", "Level", "Machine", "MachineError", "detect", "detect_gpus", "load", "names"]

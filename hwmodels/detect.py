@@ -1,18 +1,22 @@
-"""Recognises the CPU at hand.
+"""Recognises the CPU and the GPUs at hand.
 
-In: what the host tells of itself. Out: the `Machine` of the file that fits best, and what was read
-filled in.
+In: what the host and the drivers tell. Out: the `Machine` of the file that fits best, what was read filled in,
+what was measured laid over it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
+from rekern.hwmodels.checks import implausible
+from rekern.hwmodels.device import Recognised, read_devices, recognise_device
 from rekern.hwmodels.errors import MachineError
 from rekern.hwmodels.files import packaged
 from rekern.hwmodels.host import Host, read_host
+from rekern.hwmodels.overlay import with_overlay
 from rekern.hwmodels.schema import Machine
 
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
@@ -20,16 +24,34 @@ AVX2 = {"avx2", "fma"}
 
 
 @cache
-def detect() -> Machine:
-    """The CPU that this process runs on. Read once per process.
+def detect(kind: Literal["cpu", "gpu"] = "cpu") -> Machine:
+    """The CPU that this process runs on, or its first GPU. Read once per process.
 
-    The name is that of the file that fits best; what cannot be read (most rates, and caches where there is no
-    /sys) is as in that file.
+    The name is that of the file that fits best. What cannot be read (most rates, and caches where there is no
+    /sys) is as in that file, or as `rekern calibrate` measured it here.
 
     Raises:
-        MachineError: no file fits the architecture.
+        MachineError: no file fits the architecture, or there is no GPU.
     """
-    return recognise(read_host())
+    if kind == "cpu":
+        host = read_host()
+        machine = recognise(host)
+        assert machine.cpu is not None
+        return with_overlay(machine, host.processor(machine.cpu.cores))
+    for found in detect_gpus():
+        if found.note:
+            warnings.warn(found.note, stacklevel=2)
+        return with_overlay(found.machine, found.device.processor)
+    raise MachineError("torch finds no GPU on this machine; name a machine file instead, such as 'h100_sxm'")
+
+
+def detect_gpus() -> tuple[Recognised, ...]:
+    """Every GPU that torch can use here, as its file says and without what was measured.
+
+    Raises:
+        MachineError: a GPU is of an architecture that no file is of.
+    """
+    return tuple(recognise_device(device) for device in read_devices())
 
 
 def recognise(host: Host) -> Machine:
@@ -55,7 +77,9 @@ def recognise(host: Host) -> Machine:
     }
     if host.cpuinfo:
         read |= _from_flags(_flags(host))
-    known = {key: value for key, value in read.items() if value is not None}
+    known = {k: v for k, v in read.items() if v is not None and (isinstance(v, bool) or not implausible(k, v))}
+    if known.get("l1_bytes", cpu.l1_bytes) > known.get("l2_bytes", cpu.l2_bytes):     # a virtual machine's tale
+        known = {k: v for k, v in known.items() if k not in ("l1_bytes", "l2_bytes")}
     return dataclasses.replace(machine, cpu=dataclasses.replace(cpu, **known))
 
 

@@ -34,6 +34,21 @@ class Host:
     cores: int | None
     clock_hz: float | None
 
+    def processor(self, cores: int) -> str:
+        """What a calibration is kept under: the model, and the cores that took part.
+
+        >>> Host("aarch64", {"CPU implementer": "0x41", "CPU part": "0xd0c"}, {}, None, 4, None).processor(4)
+        'aarch64 (implementer 0x41 part 0xd0c), 4 cores'
+        """
+        known = self.cpuinfo
+        if "cpu family" in known:
+            detail = f" (family {known['cpu family']} model {known.get('model', '?')})"
+        elif "CPU part" in known:
+            detail = f" (implementer {known.get('CPU implementer', '?')} part {known['CPU part']})"
+        else:
+            detail = ""
+        return f"{known.get('model name', self.architecture)}{detail}, {cores} cores"
+
 
 def read_host(root: Path = Path("/")) -> Host:
     """What can be read of the machine whose /proc and /sys are below `root`."""

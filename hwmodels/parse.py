@@ -64,11 +64,11 @@ def _with_measured(table: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _variant(entry: object, machine: Machine) -> Variant:
     entry = _as_table(entry, "variant")
-    _check_keys(("name", "match", "cpu"), entry, "[[variant]]", required=("name", "match", "cpu"))
+    check_keys(("name", "match", "cpu"), entry, "[[variant]]", required=("name", "match", "cpu"))
     if machine.cpu is None:
         raise MachineError("[[variant]] needs a [cpu] to differ from")
     differs = _as_table(entry["cpu"], "[variant.cpu]")
-    _check_keys([f.name for f in dataclasses.fields(Cpu)], differs, "[variant.cpu]")
+    check_keys([f.name for f in dataclasses.fields(Cpu)], differs, "[variant.cpu]")
     fields = _as_table(entry["match"], "match of [[variant]]")
     match = {field: (words,) if isinstance(words, str) else tuple(words) for field, words in fields.items()}
     return Variant(str(entry["name"]), match, dataclasses.replace(machine.cpu, **differs))
@@ -83,13 +83,18 @@ def _as_table(value: object, where: str) -> dict[str, Any]:
 def _build(cls: type[T], data: dict[str, Any], where: str) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     required = [f.name for f in fields if f.default is dataclasses.MISSING]
-    _check_keys([f.name for f in fields], data, where, required)
+    check_keys([f.name for f in fields], data, where, required)
     return cls(**data)
 
 
-def _check_keys(
+def check_keys(
     known: Sequence[str], data: Mapping[str, object], where: str, required: Sequence[str] = ()
 ) -> None:
+    """Every key of `data` is known, and every required one is there.
+
+    Raises:
+        MachineError: otherwise; it names the closest known key.
+    """
     for key in data:
         if key not in known:
             hint = closest(key, known) or f" Keys: {', '.join(known)}."

@@ -116,7 +116,7 @@ def test_resource_vectors_of_different_chips_differ() -> None:
             "bfloat16_flops_per_s = 989",
             "[gpu] bfloat16_flops_per_s = 989, expected 1e11 to 1e17 operations per second; is it in TFLOP/s?",
         ),
-        ("= 132\\n", "= 1e9\\n", "[gpu] sms = 1000000000.0, expected a whole number"),
+        ("= 132\n", "= 1e9\n", "[gpu] sms = 1000000000.0, expected a whole number"),
         ("dram_bytes_per_s ", "dram_gb_per_s ", "[gpu] has no key 'dram_gb_per_s'. Did you mean 'dram_bytes_per_s'?"),
         ("clock_hz ", "clock_mhz ", "[gpu] has no key 'clock_mhz'. Did you mean 'clock_hz'?"),
         ("\nsms ", "\nsm ", "[gpu] has no key 'sm'. Did you mean 'sms'?"),
