@@ -10,7 +10,7 @@ import sympy
 
 from rekern.schedules.gpu import dense, work
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 
 
@@ -31,7 +31,7 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
     gpu, name, size = call.gpu, product.name, call.element_bytes
     outputs = product.units * product.outputs
     bm, bn = tile(f"{name} outputs", outputs, most=256), tile(f"{name} rows", call.batch, most=128)
-    bk, warp = tile(f"{name} depth", product.depth, most=128), warps(f"{name} warps", gpu, (2, 4, 8))
+    bk, warp = dense_tile(f"{name} depth", product.depth, size, most=128), warps(f"{name} warps", gpu, (2, 4, 8))
     stage = stages(f"{name} stages", gpu)
     m, n, k = bm.symbol, bn.symbol, bk.symbol
     blocks = call.heads * tiles(outputs, m) * tiles(call.batch, n)
@@ -53,7 +53,9 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
         l2_bytes=loads + sums + vectors,
         matrix_flops=2 * blocks * m * n * k * steps,
         matrix_rows=m,
-        latency=gpu.mma_latency_seconds + gpu.l2_latency_seconds / stage.symbol,
+        latency=gpu.mma_latency_seconds,
+        load_latency=gpu.l2_latency_seconds,
+        stages=stage.symbol,
         times=product.chain * call.time,
         in_graph=True,
     )

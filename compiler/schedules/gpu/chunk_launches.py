@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, Integer, Max, Min, ceiling
+from sympy import Expr, Integer, ceiling
 
 from rekern.schedules.gpu import time_loop, work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.chunk_structure import Structure
-from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Formula, Launch
+from rekern.solver.formulas import Least, Most
 
 STATE_BYTES = 4  # states in memory are float32: the gradient of a decay needs them so
 DIAGONAL = 16  # rows of a block whose decays are applied one by one: no exponent is ever positive
@@ -57,7 +58,7 @@ def prepare(chunks: Chunks, name: str) -> Design:
     """Scores among the keys of a chunk and the inverse of their triangle, for all chunks at once."""
     call, s = chunks.call, chunks.structure
     warp, stage = warps(f"{name} warps", call.gpu, (2, 4, 8)), stages(f"{name} stages", call.gpu)
-    depth = tile(f"{name} depth", s.rows, most=128)
+    depth = dense_tile(f"{name} depth", s.rows, call.element_bytes, most=128)
     keys, k = chunks.keys, depth.symbol
     inverse = keys * keys * call.element_bytes
     blocks = call.rows * chunks.count
@@ -66,7 +67,7 @@ def prepare(chunks: Chunks, name: str) -> Design:
     launch = Launch(
         name, blocks, tiles(s.rows, k), warp.symbol, call.dtype,
         sum_elements=2 * keys * keys,
-        shared_bytes=Max(2 * keys * k * call.element_bytes * stage.symbol, keys * keys * 4),
+        shared_bytes=Most(2 * keys * k * call.element_bytes * stage.symbol, keys * keys * 4),
         dram_bytes=moved, l2_bytes=moved,
         matrix_flops=blocks * (2 * pairs * keys * keys * tiles(s.rows, k) * k + keys**3),
         matrix_rows=keys,
@@ -87,13 +88,13 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
         vectors: Read for every token, along rows and along columns each.
     """
     call, s, gpu = chunks.call, chunks.structure, chunks.call.gpu
-    columns = tile(f"{name} columns", s.columns)
+    columns = dense_tile(f"{name} columns", s.columns, call.element_bytes)
     warp, stage = warps(f"{name} warps", gpu, (1, 2, 4, 8)), stages(f"{name} stages", gpu)
     sub = tile(f"{name} steps", call.time, most=64)
-    c, part = columns.symbol, Min(sub.symbol, chunks.length)
+    c, part = columns.symbol, Least(sub.symbol, chunks.length)
     variables = [columns, warp, stage, sub]
     if s.erase == "nothing":
-        rows = tile(f"{name} rows", s.rows)
+        rows = dense_tile(f"{name} rows", s.rows, call.element_bytes)
         r: Expr = rows.symbol
         variables.append(rows)
     else:
@@ -122,8 +123,8 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
         matrix_rows=r,
         flops=blocks * steps * (r * c + keys * (r + c)),
         special=blocks * steps * keys * (r if s.decay == "rows" else 1),
-        latency=products * gpu.mma_latency_seconds + gpu.block_barrier_seconds
-        + gpu.dram_latency_seconds / stage.symbol,
+        latency=products * gpu.mma_latency_seconds + gpu.block_barrier_seconds,
+        load_latency=gpu.dram_latency_seconds, stages=stage.symbol,
         times=times,
         needs=NEEDS,
     )  # fmt: skip
@@ -134,9 +135,10 @@ def output_pass(chunks: Chunks, name: str) -> Design:
     """Outputs of all chunks at once, from the state on entry and the pairs of blocks inside."""
     call, s, gpu = chunks.call, chunks.structure, chunks.call.gpu
     queries, keys = tile(f"{name} queries", call.time, most=128), tile(f"{name} keys", call.time, most=128)
-    columns, depth = tile(f"{name} columns", s.columns), tile(f"{name} depth", s.rows, most=128)
+    columns = dense_tile(f"{name} columns", s.columns, call.element_bytes)
+    depth = dense_tile(f"{name} depth", s.rows, call.element_bytes, most=128)
     warp, stage = warps(f"{name} warps", gpu, (2, 4, 8)), stages(f"{name} stages", gpu)
-    q, j = Min(queries.symbol, chunks.length), Min(keys.symbol, chunks.length)
+    q, j = Least(queries.symbol, chunks.length), Least(keys.symbol, chunks.length)
     c, k, size = columns.symbol, depth.symbol, call.element_bytes
     column_tiles, depths = tiles(s.columns, c), tiles(s.rows, k)
     blocks = call.rows * chunks.count * ceiling(chunks.length / q) * column_tiles
@@ -151,13 +153,13 @@ def output_pass(chunks: Chunks, name: str) -> Design:
         sum_elements=q * c + q * j,
         tile_elements=q * j / 2,  # the scores again, in the dtype of the operands
         shared_bytes=((q + j) * k + j * c + k * c) * size * stage.symbol,
-        dram_bytes=moved, l2_bytes=Max(loads, moved),
+        dram_bytes=moved, l2_bytes=Most(loads, moved),
         matrix_flops=blocks * (scores + 2 * q * depths * k * c),
         matrix_rows=q,
         flops=blocks * pairs * q * j * 2 + _diagonal(chunks, q, j) * blocks * pairs,
         special=blocks * pairs * q * (j if s.decay == "scalar" else 1) + _diagonal(chunks, q, j) * blocks,
-        latency=2 * gpu.mma_latency_seconds + gpu.block_barrier_seconds
-        + gpu.l2_latency_seconds / stage.symbol,
+        latency=2 * gpu.mma_latency_seconds + gpu.block_barrier_seconds,
+        load_latency=gpu.l2_latency_seconds, stages=stage.symbol,
         needs=NEEDS,
     )  # fmt: skip
     return Design((queries, keys, columns, depth, warp, stage), (launch,))
@@ -166,7 +168,7 @@ def output_pass(chunks: Chunks, name: str) -> Design:
 def one_pass(chunks: Chunks, name: str, segments: Formula = 1) -> Design:
     """State, scores and outputs in one kernel that walks over the chunks; only columns are cut."""
     call, s, gpu = chunks.call, chunks.structure, chunks.call.gpu
-    columns = tile(f"{name} columns", s.columns)
+    columns = dense_tile(f"{name} columns", s.columns, call.element_bytes)
     warp, stage = warps(f"{name} warps", gpu, (2, 4, 8)), stages(f"{name} stages", gpu)
     c, q, keys, size = columns.symbol, chunks.length, chunks.keys, call.element_bytes
     r = max(16, work.power_of_two(s.rows))
@@ -189,8 +191,8 @@ def one_pass(chunks: Chunks, name: str, segments: Formula = 1) -> Design:
         flops=blocks * steps * (r * c + q * keys * 2 + _diagonal(chunks, q, keys)),
         special=blocks * steps * (q * keys if s.decay == "scalar" else keys * r),
         latency=(2 + products.with_state) * gpu.mma_latency_seconds + 2 * gpu.block_barrier_seconds
-        + (DIAGONAL * gpu.shared_latency_seconds if s.erase != "nothing" else 0)
-        + gpu.dram_latency_seconds / stage.symbol,
+        + (DIAGONAL * gpu.shared_latency_seconds if s.erase != "nothing" else 0),
+        load_latency=gpu.dram_latency_seconds, stages=stage.symbol,
         needs=NEEDS,
     )  # fmt: skip
     return Design((columns, warp, stage), (launch,))
@@ -200,9 +202,10 @@ def gradient_pass(chunks: Chunks, name: str) -> Design:
     """Gradients of all operands of all chunks at once, from states on entry and cotangents on exit."""
     call, s, gpu = chunks.call, chunks.structure, chunks.call.gpu
     block = tile(f"{name} block", call.time, most=128)
-    rows, columns = tile(f"{name} rows", s.rows, most=128), tile(f"{name} columns", s.columns, most=128)
+    rows = dense_tile(f"{name} rows", s.rows, call.element_bytes, most=128)
+    columns = dense_tile(f"{name} columns", s.columns, call.element_bytes, most=128)
     warp, stage = warps(f"{name} warps", gpu, (4, 8)), stages(f"{name} stages", gpu)
-    q, r, c, size = Min(block.symbol, chunks.length), rows.symbol, columns.symbol, call.element_bytes
+    q, r, c, size = Least(block.symbol, chunks.length), rows.symbol, columns.symbol, call.element_bytes
     row_tiles, column_tiles = tiles(s.rows, r), tiles(s.columns, c)
     blocks = call.rows * chunks.count * ceiling(chunks.keys / q) * row_tiles
     pairs = (ceiling(chunks.keys / q) + 1) / 2
@@ -217,13 +220,13 @@ def gradient_pass(chunks: Chunks, name: str) -> Design:
         sum_elements=2 * q * r + q * c + q * q,
         tile_elements=q * q / 2,
         shared_bytes=(2 * q * (r + c) + r * c) * size * stage.symbol,
-        dram_bytes=moved, l2_bytes=Max(loads, moved),
+        dram_bytes=moved, l2_bytes=Most(loads, moved),
         matrix_flops=blocks * (pairs * pair + with_state),
         matrix_rows=q,
         flops=blocks * pairs * (q * q * 4 + 2 * _diagonal(chunks, q, q)),
         special=blocks * pairs * (q * q if s.decay == "scalar" else q * r),
-        latency=3 * gpu.mma_latency_seconds + 2 * gpu.block_barrier_seconds
-        + gpu.l2_latency_seconds / stage.symbol,
+        latency=3 * gpu.mma_latency_seconds + 2 * gpu.block_barrier_seconds,
+        load_latency=gpu.l2_latency_seconds, stages=stage.symbol,
         needs=NEEDS,
     )  # fmt: skip
     return Design((block, rows, columns, warp, stage), (launch,))
@@ -254,4 +257,4 @@ def _diagonal(chunks: Chunks, queries: Expr, keys: Expr) -> Expr:
     """Operations on vector units where a decay does not factor out of the sum over rows."""
     if chunks.structure.decay != "rows":
         return Integer(0)
-    return 3 * Min(queries, keys) * DIAGONAL * chunks.structure.rows / 2
+    return 3 * Least(queries, keys) * DIAGONAL * chunks.structure.rows / 2

@@ -11,7 +11,7 @@ import sympy
 
 from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 
 # Of the pointwise part of a gated cell: some ten dependent operations and two transcendental functions.
@@ -69,7 +69,7 @@ def weight_gradient(call: Call) -> Design:
     """One product over all steps and sequences after the loop, `dR = sum over time of dg h'`."""
     w, gpu = work.weights(call), call.gpu
     bm, bn = tile("weight rows", w.gates * w.units, most=256), tile("weight columns", w.units, most=256)
-    bk, split = tile("weight depth", 64, most=64), tile("weight splits", 64, least=1, most=64)
+    bk, split = dense_tile("weight depth", 64, call.element_bytes, most=64), tile("weight splits", 64, least=1, most=64)
     warp, stage = warps("weight warps", gpu, (4, 8)), stages("weight stages", gpu)
     m, n, k, parts = bm.symbol, bn.symbol, bk.symbol, split.symbol
     tokens = call.batch * call.time
@@ -88,7 +88,9 @@ def weight_gradient(call: Call) -> Design:
         l2_bytes=blocks * sympy.ceiling(tokens / parts) * (m + n) * call.element_bytes,
         matrix_flops=2 * blocks * m * n * sympy.ceiling(tokens / parts),
         matrix_rows=m,
-        latency=gpu.mma_latency_seconds + gpu.l2_latency_seconds / stage.symbol,
+        latency=gpu.mma_latency_seconds,
+        load_latency=gpu.l2_latency_seconds,
+        stages=stage.symbol,
     )
     return Design((bm, bn, bk, split, warp, stage), (launch,))
 
@@ -120,7 +122,9 @@ def step(call: Call) -> Design:
         matrix_rows=u * product.outputs,
         flops=call.rows * product.todo.flops,
         special=call.rows * product.todo.special,
-        latency=gpu.mma_latency_seconds + gpu.dram_latency_seconds / stage.symbol,
+        latency=gpu.mma_latency_seconds,
+        load_latency=gpu.dram_latency_seconds,
+        stages=stage.symbol,
     )
     return Design((units, warp, stage), (launch,))
 

@@ -19,6 +19,7 @@ from rekern.schedules.gpu.work import power_of_two
 from rekern.solver import Limit, Problem, Variable
 
 SMALLEST_TILE = 16  # rows, columns and depth of a matrix product in Triton
+LINE_BYTES = 128  # shorter rows conflict in the banks of shared memory, and tile loads need whole lines
 WARPS = (1, 2, 4, 8, 16)
 
 
@@ -53,7 +54,17 @@ def tile(name: str, length: int, least: int = SMALLEST_TILE, most: int = 256) ->
     >>> print(tile("columns", 100))
     columns in {16, 32, 64, 128}
     """
+    least = max(1, min(least, max(SMALLEST_TILE, power_of_two(length))))
     return Variable(name, least, max(least, min(most, power_of_two(length))), powers_of_two=True)
+
+
+def dense_tile(name: str, length: int, element_bytes: int, most: int = 256) -> Variable:
+    """The side of a tile along which memory is dense: whole lines, as far as `length` has them.
+
+    >>> print(dense_tile("depth", 128, 2), dense_tile("depth", 20, 2), sep="; ")
+    depth in {64, 128}; depth in {32}
+    """
+    return tile(name, length, min(LINE_BYTES // element_bytes, power_of_two(length)), most)
 
 
 def warps(name: str, gpu: Gpu, among: Iterable[int] = WARPS) -> Variable:

@@ -3,12 +3,14 @@
 In: a `Launch` over the symbols of a problem, a `Gpu`. Out: its seconds, the limits on its block, and the figures
 that `explain` shows. Every schedule is a list of launches; there is no other cost formula for a GPU.
 
-    seconds = times * (waves * steps * max(memory, L2, matrix, shared, vector, latency) + launch)
+    seconds = times * (waves * steps * (longest + rest / overlap) + launch)
+    longest = max(memory, L2, matrix, shared, vector, latency),  rest = their sum without the longest
 
 `steps` follow one another in a block; `waves` are how often the chip is filled. The first terms are what a step
 of all blocks that run together needs of each unit, at the rate that the machine file says kernels reach; the
-latency is the chain that a step of one block cannot avoid, however idle the chip is. See Williams, Waterman,
-Patterson 2009 for the maximum (roofline); the chain is what a recurrence adds.
+latency is the chain that a step of one block cannot avoid, however idle the chip is. Work of one block that runs
+without loads in flight follows one another; each further stage, and each further block on the SM, overlaps it.
+See Williams, Waterman, Patterson 2009 for the maximum (roofline); the chain is what a recurrence adds.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import sympy
-from sympy import Expr, Max, Min, ceiling, floor
+from sympy import Expr, ceiling, floor
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu.rates import (
@@ -29,6 +31,7 @@ from rekern.schedules.gpu.rates import (
     matrix_flops_per_s,
 )
 from rekern.solver import Limit
+from rekern.solver.formulas import Least, Most
 
 Formula: TypeAlias = Expr | int | float
 SUMS_OF_A_COLUMN = 128  # tensor memory: 128 lanes of 32 bits (PTX ISA, "Tensor Memory")
@@ -55,7 +58,9 @@ class Launch:
         shared_traffic: Bytes of shared memory that a step of one block reads and writes.
         flops: Other operations of all blocks, padding included.
         special: Transcendental functions, roots and divisions of all blocks.
-        latency: Seconds that a step takes on an idle chip.
+        latency: Seconds that a step takes on an idle chip, besides waiting for what it loads.
+        load_latency: Until loaded values arrive.
+        stages: Steps whose loads are in flight at once; 1: a step waits for its own.
         group: Blocks that exchange data within the launch, so that all must run at once.
         in_graph: Launched from a graph, one after the other.
         dtype: Of the operands of the matrix products.
@@ -78,6 +83,8 @@ class Launch:
     flops: Formula = 0
     special: Formula = 0
     latency: Formula = 0
+    load_latency: Formula = 0
+    stages: Formula = 1
     group: Formula = 1
     times: Formula = 1
     in_graph: bool = False
@@ -98,9 +105,9 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
     threads = launch.warps * gpu.warp_threads
     registers = registers_per_thread(launch, gpu)
     reserved = gpu.shared_bytes_reserved or 0
-    occupancy = Max(
+    occupancy = Most(
         1,
-        Min(
+        Least(
             gpu.blocks_per_sm,
             floor(gpu.threads_per_sm / threads),
             floor(gpu.registers_per_sm / (registers * threads)),
@@ -109,25 +116,27 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
     )
     slots = floor(gpu.sms * occupancy / launch.group) * launch.group
     waves = ceiling(launch.blocks / slots)
-    together = Min(launch.blocks, slots)
-    on_sm = Min(occupancy, ceiling(together / gpu.sms))
+    together = Least(launch.blocks, slots)
+    on_sm = Least(occupancy, ceiling(together / gpu.sms))
     of_step = 1 / (sympy.sympify(launch.blocks) * launch.steps)
-    busy = Min(1, on_sm * launch.warps / SCHEDULERS)
+    busy = Least(1, on_sm * launch.warps / SCHEDULERS)
     matrix = matrix_flops_per_s(gpu, launch.dtype, launch.matrix_rows) / gpu.sms
     l2_per_sm = L2_BYTES_PER_CYCLE * gpu.clock_hz
     terms: dict[str, Formula] = {
         "memory": launch.dram_bytes * of_step * together / (gpu.dram_bytes_per_s * gpu.dram_share),
-        "L2": launch.l2_bytes * of_step * Max(together / gpu.l2_bytes_per_s, on_sm / l2_per_sm),
+        "L2": launch.l2_bytes * of_step * Most(together / gpu.l2_bytes_per_s, on_sm / l2_per_sm),
         "matrix": launch.matrix_flops * of_step * on_sm / (matrix * busy),
         "shared": launch.shared_traffic * on_sm / (gpu.shared_bytes_per_cycle * gpu.clock_hz),
         "vector": of_step * on_sm / (gpu.clock_hz * busy)
         * (launch.flops / (2 * gpu.float32_lanes) + launch.special / gpu.special_per_cycle),
-        "latency": launch.latency,
+        "latency": launch.latency + launch.load_latency / launch.stages,
     }  # fmt: skip
     used = {name: sympy.sympify(term) for name, term in terms.items() if term != 0}
     start = gpu.graph_launch_seconds if launch.in_graph else gpu.launch_seconds
     rounds = launch.times * waves * launch.steps
-    seconds = rounds * Max(*used.values(), evaluate=False) + launch.times * start
+    longest = Most(*used.values())
+    rest = sympy.Add(*used.values(), evaluate=False) - longest
+    seconds = rounds * (longest + rest / (launch.stages * on_sm)) + launch.times * start
     figures = {name: rounds * term for name, term in used.items()}
     figures |= {
         "launches": launch.times * sympy.Float(start),

@@ -7,13 +7,12 @@ many heads and tiles of sequences run side by side, and no block ever waits for 
 
 from __future__ import annotations
 
-from sympy import Piecewise
-
 from rekern.schedules.gpu import dense, work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, stages, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.solver import Variable
+from rekern.solver.formulas import AtMost, When
 
 NEEDS = "the schedule persistent, which spreads R over many blocks, or 16-bit weights"
 SMALLEST_ROWS = 16
@@ -54,7 +53,7 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
         call.time,
         warp.symbol,
         call.dtype,
-        tile_elements=r * state + Piecewise((0, in_shared > 0), (weight // 4, True)),
+        tile_elements=r * state + When(AtMost(1, in_shared), 0, weight // 4),
         sum_elements=r * outputs,
         shared_bytes=vector + in_shared * weight,
         dram_bytes=moved,
@@ -64,9 +63,9 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
         shared_traffic=2 * vector + in_shared * weight,
         flops=tokens * product.todo.flops,
         special=tokens * product.todo.special,
-        latency=product.chain * (gpu.mma_latency_seconds + exchange)
-        + dense.pointwise_seconds(call)
-        + gpu.dram_latency_seconds / stage.symbol,
+        latency=product.chain * (gpu.mma_latency_seconds + exchange) + dense.pointwise_seconds(call),
+        load_latency=gpu.dram_latency_seconds,
+        stages=stage.symbol,
         needs=NEEDS,
     )
     return Design((rows, warp, stage, place), (launch,))

@@ -11,7 +11,7 @@ Sources: FlashRNN (arXiv:2412.07752) for the idea and its published constraint s
 
 from __future__ import annotations
 
-from sympy import Expr, Le, Max, Min, Piecewise, ceiling, floor
+from sympy import Expr, ceiling, floor
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu import dense, work
@@ -20,6 +20,7 @@ from rekern.schedules.gpu.design import Design, stages, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.schedules.gpu.rates import REGISTERS_BESIDE_TILES, TILE_SHARE_OF_REGISTERS
 from rekern.solver import Variable
+from rekern.solver.formulas import AtMost, Least, Most, When
 
 DEPTH_OF_TILE = 16  # of m16n8k16, the smallest product of 16-bit operands; float32 pads to it
 UNITS_OF_TILE = 8
@@ -87,9 +88,9 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
         shared_traffic=mid * row_bytes + 2 * vector,
         flops=tokens * product.todo.flops,
         special=tokens * product.todo.special,
-        latency=product.chain * (gpu.mma_latency_seconds + _exchange(gpu, group))
-        + dense.pointwise_seconds(call)
-        + Piecewise((0, Le(far, 0)), (gpu.l2_latency_seconds / stage.symbol, True)),
+        latency=product.chain * (gpu.mma_latency_seconds + _exchange(gpu, group)) + dense.pointwise_seconds(call),
+        load_latency=When(AtMost(far, 0), 0, gpu.l2_latency_seconds),
+        stages=stage.symbol,
         group=group,
         needs=NEEDS,
     )
@@ -100,12 +101,12 @@ def _tile_registers(gpu: Gpu, warp: Expr) -> Expr:
     """Registers of all threads of a block that tiles may take."""
     threads = warp * gpu.warp_threads
     per_thread = floor(gpu.registers_per_thread * TILE_SHARE_OF_REGISTERS)
-    return Min(per_thread * threads, gpu.registers_per_sm - REGISTERS_BESIDE_TILES * threads)
+    return Least(per_thread * threads, gpu.registers_per_sm - REGISTERS_BESIDE_TILES * threads)
 
 
 def _fitting(count: Expr | int, room: Expr, each: Expr) -> Expr:
     """How many of `count` things fit. The nearest place is never slower, so there is nothing to choose."""
-    return Max(0, Min(count, floor(room / each)))
+    return Most(0, Least(count, floor(room / each)))
 
 
 def _exchange(gpu: Gpu, group: Expr) -> Expr:
@@ -113,6 +114,6 @@ def _exchange(gpu: Gpu, group: Expr) -> Expr:
     alone = 2 * gpu.shared_latency_seconds + gpu.block_barrier_seconds
     grid = 2 * gpu.l2_latency_seconds + gpu.grid_barrier_seconds
     if gpu.cluster_blocks is None or gpu.cluster_barrier_seconds is None:
-        return Piecewise((alone, Le(group, 1)), (grid, True))
+        return When(AtMost(group, 1), alone, grid)
     cluster = 2 * gpu.shared_latency_seconds + gpu.cluster_barrier_seconds
-    return Piecewise((alone, Le(group, 1)), (cluster, Le(group, gpu.cluster_blocks)), (Max(grid, cluster), True))
+    return When(AtMost(group, 1), alone, When(AtMost(group, gpu.cluster_blocks), cluster, max(grid, cluster)))

@@ -5,10 +5,11 @@ In: a `Gpu`. Out: operations per second of tiles of a kernel.
 
 from __future__ import annotations
 
-from sympy import Expr, Float, Ge, Piecewise
+from sympy import Expr, Float
 
 from rekern.errors import PlanError
 from rekern.hwmodels.gpu import Gpu
+from rekern.solver.formulas import AtMost, When
 
 # An SM has four schedulers with a matrix unit each, a compute unit four SIMDs: fewer warps leave some idle.
 # NVIDIA H100 whitepaper, figure 7; AMD CDNA 3 whitepaper, "compute unit".
@@ -50,7 +51,7 @@ def matrix_flops_per_s(gpu: Gpu, dtype: str, rows: Expr | int) -> Expr:
     reached = Float(rate * gpu.mma_share)
     if not gpu.warpgroup_mma:
         return reached
-    return reached * Piecewise((1, Ge(rows, WARP_GROUP_ROWS)), (SYNC_MATRIX_SHARE, True))
+    return reached * When(AtMost(WARP_GROUP_ROWS, rows), 1, SYNC_MATRIX_SHARE)
 
 
 def has_matrix(gpu: Gpu, dtype: str) -> bool:

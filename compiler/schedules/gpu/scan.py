@@ -48,15 +48,14 @@ def _pass(call: Call, name: str, todo: work.Work, walks: int) -> Design:
     s, flight = segment.symbol, unroll.symbol
     segments = tiles(call.time, s)
     lanes = warp.symbol * gpu.warp_threads
-    channels = state.elements // len(call.spec.states)  # `summaries` wants one shape for all states
-    blocks = call.rows * tiles(channels, lanes) * segments
+    blocks = call.rows * tiles(state.columns, lanes) * segments
     tokens = call.rows * call.time
     moved = tokens * todo.elements * call.element_bytes
     numbers = call.rows * state.elements
     summary = numbers * segments * NUMBERS_OF_SUMMARY * 4
-    chain = time_loop.CHAIN_CYCLES / gpu.clock_hz + gpu.dram_latency_seconds / flight
-    loaded = max(1, todo.elements // channels)  # for one step of one channel
-    registers = lanes * (len(call.spec.states) * NUMBERS_OF_SUMMARY + flight * loaded)
+    chain = time_loop.CHAIN_CYCLES / gpu.clock_hz
+    loaded = todo.shared_elements + -(-todo.lane_elements // state.columns)  # for one step of one column
+    registers = lanes * (state.padded_column_rows * NUMBERS_OF_SUMMARY + flight * loaded)
     summaries_launch = Launch(
         f"{name}.summaries", blocks, s, warp.symbol, call.dtype,
         tile_elements=registers,
@@ -65,6 +64,7 @@ def _pass(call: Call, name: str, todo: work.Work, walks: int) -> Design:
         flops=2 * walks * tokens * todo.flops,
         special=walks * tokens * todo.special,
         latency=chain,
+        load_latency=gpu.dram_latency_seconds, stages=flight,
         times=levels,
     )  # fmt: skip
     join = Launch(
@@ -73,6 +73,7 @@ def _pass(call: Call, name: str, todo: work.Work, walks: int) -> Design:
         l2_bytes=2 * summary,
         flops=4 * numbers * segments,
         latency=chain,
+        load_latency=gpu.l2_latency_seconds,
         times=levels,
     )  # fmt: skip
     apply = Launch(
@@ -83,5 +84,6 @@ def _pass(call: Call, name: str, todo: work.Work, walks: int) -> Design:
         flops=walks * tokens * todo.flops,
         special=walks * tokens * todo.special,
         latency=chain,
+        load_latency=gpu.dram_latency_seconds, stages=flight,
     )  # fmt: skip
     return Design((segment, warp, unroll), (summaries_launch, join, apply))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import sympy
-from sympy import Expr, Le, Piecewise
+from sympy import Expr
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu import work
@@ -18,10 +18,12 @@ from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.solver import Variable
+from rekern.solver.formulas import AtMost, Most, When
 
 # Dependent instructions of a step without a sum: decay, multiply-add, and their share of the loop, each some
 # four cycles apart (FMA latency of Volta to Hopper: arXiv:1804.06826, arXiv:2402.13499).
 CHAIN_CYCLES = 32
+SECTOR_BYTES = 32  # of a cache line, moved as a whole (CUDA C++ Best Practices Guide, "Coalesced Access")
 FORWARD_TILES = 2  # the state and one value of its shape
 BACKWARD_TILES = 3  # the state, its cotangent and one value of their shape
 NEEDS = "a smaller K, or the schedule chunkwise, which tiles both axes of the state"
@@ -68,8 +70,8 @@ def backward(call: Call) -> Design:
     launch = _launch(call, "backward", both, columns.symbol, warp.symbol, stage.symbol, 2 * call.time, BACKWARD_TILES)
     kept = call.rows * state.bytes * tiles(call.time, block.symbol)
     scratch = 2 * call.rows * state.bytes * call.time
-    resident = Le(call.rows * state.bytes * block.symbol, gpu.l2_bytes)
-    spilled = Piecewise((0, resident), (scratch, True))
+    resident = AtMost(call.rows * state.bytes * block.symbol, gpu.l2_bytes)
+    spilled = When(resident, 0, scratch)
     launch = _moving(launch, kept + spilled, kept + scratch)
     return Design((block, columns, warp, stage), (launch,))
 
@@ -92,7 +94,7 @@ def exchange_seconds(gpu: Gpu, warp: Expr) -> Expr:
     """A sum across the threads of a block: through shuffles in a warp, through shared memory among warps."""
     shuffles = 5 * gpu.shared_latency_seconds
     among = 2 * gpu.shared_latency_seconds + gpu.block_barrier_seconds
-    return shuffles + Piecewise((0, Le(warp, 1)), (among, True))
+    return shuffles + When(AtMost(warp, 1), 0, among)
 
 
 def _variables(call: Call, name: str) -> tuple[Variable, Variable, Variable]:
@@ -108,6 +110,8 @@ def _launch(
     tokens = call.rows * call.time if steps > 1 else call.rows
     rows = state.padded_column_rows * columns + state.padded_whole_rows
     padded = sympy.Rational(1, max(1, state.elements)) * rows * tiles(state.columns, columns)
+    # A tile that is narrower than a sector of the cache moves the whole sector.
+    sectors = Most(1, SECTOR_BYTES / (columns * call.element_bytes))
     lane = tokens * todo.lane_elements * call.element_bytes
     shared = tokens * todo.shared_elements * call.element_bytes
     chain = CHAIN_CYCLES / gpu.clock_hz + state.exchanges * exchange_seconds(gpu, warp)
@@ -119,10 +123,12 @@ def _launch(
         call.dtype,
         tile_elements=copies * rows,
         dram_bytes=sympy.Integer(lane + shared),
-        l2_bytes=lane + shared * tiles(state.columns, columns),
+        l2_bytes=lane * sectors + shared * tiles(state.columns, columns),
         flops=tokens * todo.flops * padded,
         special=tokens * todo.special * padded,
-        latency=chain + gpu.dram_latency_seconds / stage,
+        latency=chain,
+        load_latency=gpu.dram_latency_seconds,
+        stages=stage,
         needs=NEEDS,
     )
 

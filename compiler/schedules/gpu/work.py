@@ -180,14 +180,15 @@ def _is_product(node: Reduce, call: Call) -> bool:
 
 
 def _lane(call: Call) -> str | None:
-    """The last axis of the largest state that is independent in every stage that has it."""
+    """An axis of the largest state that is independent in every stage: one of the outputs', or the last."""
     mixed: set[str] = set()
     for stage in call.facts.stages:
         own = {a for s in stage.stage.states for a in call.spec.operand(s).axes}
         mixed |= own - set(stage.independent)
     largest = max(call.spec.states, key=lambda o: (len(o.axes), _size(o, call)))
     free = [a for a in largest.axes if a not in mixed]
-    return free[-1] if free else None
+    shown = [a for a in free if all(a in dims for dims in call.spec.step.output_dims.values())]
+    return next(iter([*shown[::-1], *free[::-1]]), None)
 
 
 def _exchanges(call: Call, lane: str | None) -> int:
