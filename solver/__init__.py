@@ -4,16 +4,19 @@ In: a `Problem`. Out: `solve` gives the best `Solution`, or `Infeasible` says wh
 It knows nothing of hardware or of recurrences.
 """
 
-from rekern.solver.errors import SolverError
+from rekern.solver.errors import OutOfTime, SolverError
 from rekern.solver.infeasible import Conflict, Infeasible
-from rekern.solver.problem import Limit, Problem, Variable
+from rekern.solver.limit import Limit
+from rekern.solver.problem import Problem
 from rekern.solver.search import evaluate, solve
 from rekern.solver.solution import Slack, Solution
+from rekern.solver.variable import Variable
 
 __all__ = [
     "Conflict",
     "Infeasible",
     "Limit",
+    "OutOfTime",
     "Problem",
     "Slack",
     "Solution",

@@ -1,107 +1,125 @@
-"""Why nothing fits: a smallest reason, and the point that comes closest.
+"""Why nothing fits: a smallest set of limits that exclude each other, and the least that would help.
 
 In: a problem without a solution. Out: `Infeasible`.
+
+Every question asked here is itself a problem for the search: whether some of the limits can be met together,
+which choice misses them least, how little one of them would have to give.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import sympy
 
-from rekern.solver.grid import blocks, feasible, missed, used
+from rekern.solver.clock import Clock
+from rekern.solver.domains import Domains, domains_of
+from rekern.solver.engine import SMALL, NoCost, Outcome, search
+from rekern.solver.errors import SolverError
+from rekern.solver.formulas import Most
 from rekern.solver.infeasible import Conflict, Infeasible
-from rekern.solver.points import Values
 from rekern.solver.problem import Limit, Problem
-from rekern.solver.solution import Slack, slack
+from rekern.solver.report import ranked, solutions
+from rekern.solver.solution import Solution, slack
 from rekern.solver.tighten import least_use, tighten
 
-
-def explain(problem: Problem, largest_space: int) -> Infeasible:
-    """The error for a problem that is known to have no solution.
-
-    Args:
-        largest_space: Points that may be searched; in a larger space the conflict is proved from bounds.
-    """
-    if problem.points > largest_space:
-        return _from_bounds(problem, largest_space)
-    patterns = _patterns(problem)
-    often = dict(zip(problem.limits, patterns.sum(axis=0), strict=True))
-
-    def excludes_all(limits: Sequence[Limit]) -> bool:
-        columns = [problem.limits.index(limit) for limit in limits]
-        return bool(patterns[:, columns].any(axis=1).all())
-
-    # What is missed most often is tried for removal last: one limit that alone is too much is found alone.
-    order = sorted(problem.limits, key=lambda limit: often[limit])
-    conflicting = _deletion_filter(problem, order, excludes_all)
-    nearest, use = _nearest(problem, conflicting)
-    return Infeasible(problem, tuple(map(Conflict, conflicting, use)), nearest, minimal=True)
+EXPLAINING_SECONDS = 2.0        # a reader waits for this; the rest stays unknown and is said to be
 
 
-def _from_bounds(problem: Problem, largest_space: int) -> Infeasible:
-    """The error where the space is too large to look at every pattern of misses."""
+def explain(problem: Problem, clock: Clock) -> Infeasible:
+    """The error for a problem that is known to have no solution. Takes at most two seconds."""
+    clock = clock.within(EXPLAINING_SECONDS)
     certain = True
 
-    def excludes_all(limits: Sequence[Limit]) -> bool:
-        nonlocal certain
-        domains = tighten(problem, limits)
-        if domains is None:
-            return True
-        if math.prod(map(len, domains.values())) > largest_space:
-            certain = False
-            return False
-        part = Problem(problem.name, problem.variables, limits)
-        return not any(feasible(part, block).size for block in blocks(domains))
+    def excluded_by_bounds(limits: Sequence[Limit]) -> bool:
+        return not clock.over and tighten(problem, limits, clock) is None
 
-    conflicting = _deletion_filter(problem, problem.limits[::-1], excludes_all)
-    conflicts = tuple(Conflict(limit, slack(limit, least_use(problem, limit))) for limit in conflicting)
-    return Infeasible(problem, conflicts, None, minimal=certain)
+    def excluded(limits: Sequence[Limit]) -> bool:
+        nonlocal certain
+        answer = _can_be_met(problem, limits, clock)
+        certain = certain and answer is not None
+        return answer is False
+
+    # One limit that is too much alone explains best; then what bounds prove, which takes no search.
+    alone = next((limit for limit in problem.limits if excluded_by_bounds([limit])), None)
+    kept = problem.limits if alone is None else (alone,)
+    if alone is None and excluded_by_bounds(kept):
+        kept = _deletion_filter(kept, excluded_by_bounds)
+    kept = _deletion_filter(kept, excluded)
+    nearest = _nearest(problem, kept, clock)
+    if nearest is None:
+        uses = [slack(limit, least_use(problem, limit)) for limit in kept]
+    else:
+        uses = [nearest.slack[limit.name] for limit in kept]
+    enough = [_enough(problem, limit, clock) for limit in kept]
+    conflicts = tuple(map(Conflict, kept, uses, enough))
+    return Infeasible(problem, conflicts, nearest.values if nearest else None, minimal=certain)
 
 
 def _deletion_filter(
-    problem: Problem, order: Iterable[Limit], excludes_all: Callable[[Sequence[Limit]], bool]
-) -> list[Limit]:
+    limits: Sequence[Limit], excludes_all: Callable[[Sequence[Limit]], bool]
+) -> tuple[Limit, ...]:
     """A set of limits that excludes everything, and no longer does without any one of them."""
-    kept = list(problem.limits)
-    for limit in order:
-        fewer = [k for k in kept if k is not limit]
+    kept = tuple(limits)
+    for limit in reversed(limits):
+        fewer = tuple(k for k in kept if k is not limit)
         if excludes_all(fewer):
             kept = fewer
     return kept
 
 
-def _patterns(problem: Problem) -> NDArray[np.bool_]:
-    """Which limits are missed together at some point: distinct rows, one column a limit."""
-    found: set[bytes] = set()
-    for block in blocks({v.name: v.values() for v in problem.variables}):
-        misses = [np.broadcast_to(miss, block.shape).ravel() for miss in missed(problem, block)]
-        rows = np.stack(misses, axis=1)
-        found.update(row.tobytes() for row in np.unique(rows, axis=0))
-    return np.frombuffer(b"".join(sorted(found)), dtype=np.bool_).reshape(-1, len(problem.limits))
+def _can_be_met(problem: Problem, limits: Sequence[Limit], clock: Clock) -> bool | None:
+    """Whether some choice meets these limits together; None if that is not known in time."""
+    found = _search(Problem(problem.name, problem.variables, limits), clock, anything=True)
+    if found is None:
+        return None
+    _, _, outcome = found
+    return True if len(outcome.chosen) else False if outcome.complete else None
 
 
-def _nearest(problem: Problem, limits: Sequence[Limit]) -> tuple[dict[str, int], list[Slack]]:
-    """The first point with the least sum of relative misses of `limits`, and what it uses of each."""
-    columns = [problem.limits.index(limit) for limit in limits]
-    best = np.inf
-    nearest: tuple[dict[str, int], list[Slack]] | None = None
-    for block in blocks({v.name: v.values() for v in problem.variables}):
-        uses = [used(problem, block)[column] for column in columns]
-        total = sum(_relative_miss(limit, use) for limit, use in zip(limits, uses, strict=True))
-        spread = block.spread(total)
-        position = int(np.argmin(spread))
-        if nearest is None or spread[position] < best:
-            best = float(spread[position])
-            at = [float(block.spread(use)[position]) for use in uses]
-            slacks = [slack(limit, use) for limit, use in zip(limits, at, strict=True)]
-            nearest = block.point(position), slacks
-    assert nearest is not None
-    return nearest
+def _nearest(problem: Problem, limits: Sequence[Limit], clock: Clock) -> Solution | None:
+    """The choice with the least sum of relative misses of `limits`, if that is proven."""
+    misses = {limit.name: _relative_miss(limit) for limit in limits}
+    found = _search(Problem(problem.name, problem.variables, (), misses), clock)
+    if found is None or not found[2].complete:
+        return None
+    missing, domains, outcome = found
+    reread = Problem(problem.name, problem.variables, limits)
+    return solutions(reread, ranked(missing, domains, outcome.chosen)[:1], None)[0]
 
 
-def _relative_miss(limit: Limit, use: Values) -> Values:
-    over = use - limit.bound if limit.at_least is None else limit.bound - use
-    return np.maximum(over, 0.0) / (abs(limit.bound) or 1.0)
+def _relative_miss(limit: Limit) -> sympy.Expr:
+    over = limit.expression - limit.bound if limit.at_least is None else limit.bound - limit.expression
+    return Most(0, over / (abs(limit.bound) or 1))
+
+
+def _enough(problem: Problem, limit: Limit, clock: Clock) -> float | None:
+    """The bound with which the problem has a choice when only it changes; None if there is none or none is known."""
+    if limit.relation is not None:
+        return None
+    others = [other for other in problem.limits if other is not limit]
+    sign = 1 if limit.at_least is None else -1
+    found = _search(Problem(problem.name, problem.variables, others, {"use": sign * limit.expression}), clock)
+    if found is None or not len(found[2].chosen):
+        return None
+    best = ranked(found[0], found[1], found[2].chosen)[:1]
+    return solutions(Problem(problem.name, problem.variables, (limit,)), best, None)[0].slack[limit.name].used
+
+
+def _search(problem: Problem, clock: Clock, anything: bool = False) -> tuple[Problem, Domains, Outcome] | None:
+    """The search for one choice; None where the limits that are left do not keep a formula from having no value."""
+    if clock.over:
+        return None
+    domains: Domains | None = domains_of(problem)
+    assert domains is not None
+    if math.prod(map(len, domains.values())) > SMALL:
+        domains = tighten(problem, problem.limits, clock)
+        if domains is None:
+            none = np.zeros((0, len(problem.variables)), dtype=np.int64)
+            return problem, domains_of(problem), Outcome(none, True, math.inf, True)
+    try:
+        return problem, domains, search(problem, domains, 1, clock, anything=anything)
+    except (NoCost, SolverError):
+        return None

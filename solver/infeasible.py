@@ -10,17 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rekern.solver.errors import SolverError
-from rekern.solver.problem import Limit, Problem
+from rekern.solver.limit import Limit
+from rekern.solver.problem import Problem
 from rekern.solver.solution import Slack
 from rekern.solver.text import counted, number, point
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A limit that cannot be met together with the others of its set; and its use at the nearest choice."""
+    """A limit that cannot be met together with the others of its set; and its use at the nearest choice.
+
+    Args:
+        enough: A bound that would do: if only this limit changed, the problem would have a choice. It is the
+            nearest such bound unless time ran out. None: no change of this limit alone is known to help.
+    """
 
     limit: Limit
     use: Slack
+    enough: float | None = None
 
     def __str__(self) -> str:
         return self.described(alone=False)
@@ -28,6 +35,11 @@ class Conflict:
     def described(self, alone: bool) -> str:
         """One line; `alone`: no choice does better, whatever the other limits."""
         use, reason = self.use, f" ({self.limit.reason})" if self.limit.reason else ""
+        if self.limit.relation is not None:
+            verb, left, right = self.limit.relation
+            miss = ", with a rest of" if verb == "divides" else ", off by"
+            tail = "" if use.met else f"{miss} {counted(use.used, use.unit)}"
+            return f"{self.limit.name}: {left} {verb} {right}{tail}{reason}"
         if use.met:
             return f"{self.limit.name}: {use}{reason}"
         verb, end = ("reaches", "needed") if use.from_below else ("needs", "allowed")
@@ -43,10 +55,9 @@ class Infeasible(SolverError):
         problem: As it was given.
         conflicts: Limits that no choice meets together, in the order declared.
         nearest: The choice that misses `conflicts` least (sum of the misses, each relative to its bound).
-            None: the space is too large to search and the conflict was proved from bounds; then what is used
-            is the least that any choice can use.
-        minimal: True: without any one of `conflicts` the others can be met together. False: the space is too
-            large to tell.
+            None: it was not found in time; then what is used is the least that bounds allow any choice.
+        minimal: True: without any one of `conflicts` the others can be met together. False: it was not
+            proven in time.
     """
 
     def __init__(
@@ -70,6 +81,9 @@ class Infeasible(SolverError):
         lines += [f"    {conflict.described(alone)}" for conflict in self.conflicts]
         if self.nearest:
             lines.append(f"nearest: {point(self.nearest)}")
+        enough = [_would_do(conflict) for conflict in self.conflicts if conflict.enough is not None]
+        if enough:
+            lines.append(f"{'any one would do' if len(enough) > 1 else 'would do'}: {'; '.join(enough)}")
         return "\n".join([*lines, f"try: {self._advice()}"])
 
     def _advice(self) -> str:
@@ -81,3 +95,9 @@ class Infeasible(SolverError):
         domains = [str(v) for v in self.problem.variables if v.name in read]
         relax = "relax " + " or ".join(limit.name for limit in limits)
         return f"{relax}; or allow more than {'; '.join(domains)}" if domains else relax
+
+
+def _would_do(conflict: Conflict) -> str:
+    assert conflict.enough is not None
+    sense = "at most" if conflict.limit.at_least is None else "at least"
+    return f"{conflict.limit.name} {sense} {counted(conflict.enough, conflict.limit.unit)}"

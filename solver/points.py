@@ -1,7 +1,7 @@
 """The operations of a program on numpy arrays of points.
 
 In: float64 arrays, or numbers, broadcast against each other. Out: the same. Truth is 1.0 and 0.0.
-Whole numbers below 2**53 are exact.
+Whole numbers below 2**53 are exact, and so is the rounding of a quotient of two below `EXACT_BELOW`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64] | float
 ROUNDING = 8 * float(np.finfo(np.float64).eps)     # relative; what a few operations may add up to
+EXACT_BELOW = 0.5 / ROUNDING       # 2**48: a quotient p / q with p below this is whole, or further away than ROUNDING
 
 
 def quiet() -> np.errstate:
@@ -43,6 +44,8 @@ POINT_OPERATIONS: dict[str, Callable[..., Values]] = {
     "min": np.minimum,
     "ceiling": lambda a: np.ceil(snapped(a)),
     "floor": lambda a: np.floor(snapped(a)),
+    "ceiling_of_ratio": np.ceil,
+    "floor_of_ratio": np.floor,
     "mod": np.mod,
     "abs": np.abs,
     "exp": np.exp,

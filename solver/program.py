@@ -9,15 +9,19 @@ whose floor at x = 49 is 0. Here x/49 is a division.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import sympy
+from numpy.typing import NDArray
 from sympy.logic.boolalg import BooleanFalse, BooleanTrue
 
-from rekern.solver.boxes import BOX_OPERATIONS, EVERYTHING, Box
+from rekern.solver.boxes import Box, apply
 from rekern.solver.errors import SolverError
-from rekern.solver.points import POINT_OPERATIONS, Values, quiet
+from rekern.solver.formulas import AtMost, Least, Most, When
+from rekern.solver.points import EXACT_BELOW, POINT_OPERATIONS, Values, quiet
 from rekern.solver.text import nearest
 
 DIRECT = {
@@ -32,20 +36,50 @@ DIRECT = {
     sympy.Eq: "eq",
     sympy.Not: "not",
     sympy.ITE: "select",
+    AtMost: "le",
+    When: "select",
 }
 SWAPPED = {sympy.Ge: "le", sympy.Gt: "lt"}
-CHAINED = {sympy.Add: "add", sympy.Max: "max", sympy.Min: "min", sympy.And: "min", sympy.Or: "max"}
-VOCABULARY = "+ - * / **, Abs, ceiling, exp, floor, log, Max, Min, Mod, Piecewise, comparisons, And, Or, Not"
+CHAINED = {
+    sympy.Add: "add",
+    sympy.Max: "max",
+    sympy.Min: "min",
+    sympy.And: "min",
+    sympy.Or: "max",
+    Least: "min",
+    Most: "max",
+}
+NEEDS_EXACT = {
+    "mod", "eq", "le", "lt", "ceiling", "floor", "ceiling_of_ratio", "floor_of_ratio",
+}
+TRUTH = {"le", "lt", "eq", "not"}
+KEEPS_WHOLE = {"add", "mul", "max", "min", "mod", "abs", "select"}
+ALWAYS_DEFINED = {
+    "add", "mul", "max", "min", "ceiling", "floor", "ceiling_of_ratio", "floor_of_ratio", "abs", "select", *TRUTH,
+}
+MOST_BITS = 1000    # of a power whose size is computed
+VOCABULARY = (
+    "+ - * / **, Abs, ceiling, exp, floor, log, Max, Min, Mod, Piecewise, comparisons, And, Or, Not, "
+    "and Least, Most, AtMost, When of rekern.solver.formulas"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One operation on the results of earlier steps; a constant has a `value`, a variable a `name`."""
+class Step(NamedTuple):
+    """One operation on the results of earlier steps; a constant has a `value`, a variable a `name`.
+
+    What is known of its result whatever the variables: `whole` (a whole number), `nonnegative`, `positive`,
+    `defined` (never NaN). `above_zero`: its operands allow the short form of its operation on intervals.
+    """
 
     operation: str
     reads: tuple[int, ...] = ()
     value: float = 0.0
     name: str = ""
+    whole: bool = False
+    nonnegative: bool = False
+    positive: bool = False
+    defined: bool = False
+    above_zero: bool = False
 
     def __str__(self) -> str:
         inner = {"constant": f"{self.value:g}", "variable": self.name}
@@ -68,6 +102,11 @@ class Program:
 
         A formula that reads few variables has a result of few axes. Undefined values are NaN, 1/0 is inf.
         """
+        results = self.trace(point)
+        return [results[i] for i in self.outputs]
+
+    def trace(self, point: Mapping[str, Values]) -> list[Values]:
+        """The result of each step."""
         results: list[Values] = []
         with quiet():
             for step in self.steps:
@@ -77,19 +116,103 @@ class Program:
                     results.append(point[step.name])
                 else:
                     results.append(POINT_OPERATIONS[step.operation](*[results[i] for i in step.reads]))
-        return [results[i] for i in self.outputs]
+        return results
 
     def over(self, box: Mapping[str, Box]) -> list[Box]:
-        """An interval for each formula that holds its value at every point of the box, and perhaps more."""
+        """An interval for each formula that holds its value at every point of the box, and perhaps more.
+
+        Of a formula whose variables are all points the two ends are the same object: its value.
+        """
         results: list[Box] = []
-        for step in self.steps:
-            if step.operation == "constant":
-                results.append(EVERYTHING if math.isnan(step.value) else (step.value, step.value))
-            elif step.operation == "variable":
-                results.append(box[step.name])
-            else:
-                results.append(BOX_OPERATIONS[step.operation](*[results[i] for i in step.reads]))
+        with quiet():
+            for step in self.steps:
+                if step.operation == "constant":
+                    results.append((step.value, step.value))
+                elif step.operation == "variable":
+                    results.append(box[step.name])
+                else:
+                    operands = [results[i] for i in step.reads]
+                    results.append(apply(step.operation, step.above_zero, operands))
         return [results[i] for i in self.outputs]
+
+    def part(self, wanted: Sequence[int]) -> Program:
+        """The program of some of the formulas: those at these places among the outputs."""
+        needed = {self.outputs[i] for i in wanted}
+        for at in range(len(self.steps) - 1, -1, -1):
+            if at in needed:
+                needed.update(self.steps[at].reads)
+        place = {old: new for new, old in enumerate(sorted(needed))}
+        steps = tuple(
+            self.steps[old]._replace(reads=tuple(place[r] for r in self.steps[old].reads)) for old in place
+        )
+        return Program(steps, tuple(place[self.outputs[i]] for i in wanted))
+
+    def reads(self) -> list[frozenset[str]]:
+        """The variables that each formula reads."""
+        read: list[frozenset[str]] = []
+        for step in self.steps:
+            own = frozenset((step.name,) if step.name else ())
+            read.append(own.union(*(read[i] for i in step.reads)))
+        return [read[i] for i in self.outputs]
+
+    def inexact(self, box: Mapping[str, Box]) -> list[float]:
+        """For each formula 0; or, where rounding of large whole numbers may change it, the largest of them.
+
+        A product that is only compared with a bound may be rounded; a rest, an equality, a comparison, a
+        difference or a ceiling must be exact, so all that it reads must stay below `EXACT_BELOW`.
+        """
+        if max(self._sizes(box), default=0.0) <= EXACT_BELOW:
+            return [0.0] * len(self.outputs)
+        ends = Program(self.steps, tuple(range(len(self.steps)))).over(box)
+        large: list[float] = []
+        risky: list[float] = []
+        for step, (low, high) in zip(self.steps, ends, strict=True):
+            size = max(abs(float(low)), abs(float(high))) if step.whole else 0.0
+            large.append(max([size if size > EXACT_BELOW else 0.0, *(large[i] for i in step.reads)]))
+            difference = step.operation == "add" and not step.above_zero
+            exact = step.operation in NEEDS_EXACT or difference
+            below = [large[i] if exact else 0.0 for i in step.reads]
+            risky.append(max([0.0, *below, *(risky[i] for i in step.reads)]))
+        return [risky[i] for i in self.outputs]
+
+    def _sizes(self, box: Mapping[str, Box]) -> list[float]:
+        """A quick bound of the magnitude of each step that must be exact or leads to one; inf: not known."""
+        sizes: list[float] = []
+        for step in self.steps:
+            operands = [sizes[i] for i in step.reads]
+            match step.operation:
+                case "constant":
+                    size = abs(step.value)
+                case "variable":
+                    size = float(box[step.name][1])
+                case "add":
+                    size = operands[0] + operands[1]
+                case "mul":
+                    size = operands[0] * operands[1]
+                case "div":
+                    under = self.steps[step.reads[1]]
+                    least = under.value or float(under.whole and under.positive)
+                    size = operands[0] / abs(least) if least else math.inf
+                case "pow":
+                    base, exponent = max(1.0, operands[0]), operands[1]
+                    size = base**exponent if math.log2(base) * exponent < MOST_BITS else math.inf
+                case "max" | "min" | "select" | "abs" | "mod" | "floor_of_ratio" | "floor":
+                    size = max(operands)
+                case "ceiling" | "ceiling_of_ratio":
+                    size = operands[0] + 1
+                case _:
+                    size = 1.0 if step.operation in TRUTH else math.inf
+            sizes.append(size)
+        # A number that is no whole one matters only through what is rounded to one.
+        return [size for size, step in zip(sizes, self.steps, strict=True) if step.whole]
+
+    def too_large(self, point: Mapping[str, Values]) -> NDArray[np.bool_]:
+        """Where a whole number on the way to the results is beyond what is exact."""
+        found: NDArray[np.bool_] = np.zeros((), dtype=np.bool_)
+        for step, value in zip(self.steps, self.trace(point), strict=True):
+            if step.whole and step.operation != "constant":
+                found = found | (np.abs(value) > EXACT_BELOW)
+        return found
 
 
 def compile_program(symbols: Mapping[sympy.Symbol, str], formulas: Mapping[str, sympy.Expr]) -> Program:
@@ -107,7 +230,7 @@ def compile_program(symbols: Mapping[sympy.Symbol, str], formulas: Mapping[str, 
     %1 = 3
     %2 = x
     %3 = div(%2, %1)
-    %4 = ceiling(%3)
+    %4 = ceiling_of_ratio(%3)
     %5 = mul(%0, %4)
     return %5
     """
@@ -136,14 +259,16 @@ class _Builder:
 
     def _new(self, formula: sympy.Basic) -> int:
         kind = type(formula)
-        if isinstance(formula, sympy.Symbol):
+        if kind is sympy.Symbol:
             if formula not in self.symbols:
                 raise self._error(self._not_a_variable(formula))
-            return self._emit(Step("variable", name=self.symbols[formula]))
+            above = bool(formula.is_positive)
+            named = Step("variable", (), 0.0, self.symbols[formula], True, True, above, True)
+            return self._emit(named)
         if isinstance(formula, (BooleanTrue, BooleanFalse)):
-            return self._emit(Step("constant", value=float(bool(formula))))
-        if formula.is_number and isinstance(formula, (sympy.Number, sympy.NumberSymbol)):
-            return self._emit(Step("constant", value=float(formula)))
+            return self._constant(float(bool(formula)))
+        if isinstance(formula, (sympy.Number, sympy.NumberSymbol)):
+            return self._constant(float(formula))
         if kind is sympy.Mul:
             return self._product(formula)
         if kind is sympy.Pow:
@@ -195,7 +320,7 @@ class _Builder:
                 result = self.visit(value)
             else:
                 if result is None:      # no branch for the rest: undefined there
-                    result = self._emit(Step("constant", value=math.nan))
+                    result = self._constant(math.nan)
                 result = self._call("select", self.visit(condition), self.visit(value), result)
         assert result is not None
         return result
@@ -206,9 +331,48 @@ class _Builder:
             result = self._call(operation, result, slot)
         return result
 
+    def _constant(self, value: float) -> int:
+        facts = value.is_integer(), value >= 0, value > 0, not math.isnan(value)
+        return self._emit(Step("constant", (), value, "", *facts))
+
     def _call(self, operation: str, *reads: int) -> int:
-        return self._emit(Step(operation, reads))
+        operands = [self.steps[i] for i in reads]
+        whole = all(o.whole for o in operands)
+        if operation in ("ceiling", "floor"):
+            [operand] = operands
+            if operand.whole:
+                return reads[0]
+            if operand.operation == "div" and all(self.steps[i].whole for i in operand.reads):
+                operation += "_of_ratio"
+        nonnegative = all(o.nonnegative for o in operands)
+        positive = nonnegative and _positive(operation, operands)
+        defined = all(o.defined for o in operands)
+        if operation not in ALWAYS_DEFINED:
+            # A power, a rest or a quotient of positive numbers, and no other, is sure to have a value.
+            defined &= operation == "exp" or all(o.positive for o in operands[-1:])
+            defined &= operation not in ("pow", "log") or operands[0].positive
+        facts = (
+            operation in TRUTH or "_of_ratio" in operation or operation in ("ceiling", "floor")
+            or (whole and operation in KEEPS_WHOLE)
+            or (whole and operation == "pow" and operands[1].nonnegative),
+            operation in TRUTH or operation in ("abs", "exp") or (nonnegative and operation != "log"),
+            operation == "exp" or positive,
+            defined,
+            nonnegative and (operation != "div" or operands[1].positive),
+        )
+        return self._emit(Step(operation, reads, 0.0, "", *facts))
 
     def _emit(self, step: Step) -> int:
         self.steps.append(step)
         return len(self.steps) - 1
+
+
+def _positive(operation: str, operands: Sequence[Step]) -> bool:
+    """Whether the result is above 0 if all operands are at least 0."""
+    if operation in ("add", "max"):
+        return any(o.positive for o in operands)
+    if operation in ("mul", "div", "min", "ceiling", "ceiling_of_ratio", "abs"):
+        return all(o.positive for o in operands)
+    if operation == "pow":
+        return operands[0].positive
+    return operation == "select" and all(o.positive for o in operands[1:])

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rekern.solver.frozen import FrozenMap
+from rekern.solver.limit import Limit
 from rekern.solver.points import ROUNDING
-from rekern.solver.problem import Limit
 from rekern.solver.text import counted, number, point, seconds
 
 
@@ -63,6 +64,9 @@ class Solution:
         slack: What each limit allows and what is used of it, by the limit's name.
         proven_optimal: No choice that meets the limits is cheaper than this one (by more than 1e-12 of it),
             except those listed before it.
+        figures: The problem's named quantities at this choice.
+        gap: How much cheaper another choice may be, as a share of this one's cost: 0.0 where that is proven,
+            inf where nothing is known.
     """
 
     values: Mapping[str, int]
@@ -70,13 +74,18 @@ class Solution:
     terms: Mapping[str, float]
     slack: Mapping[str, Slack]
     proven_optimal: bool
+    figures: Mapping[str, float] = FrozenMap()
+    gap: float = 0.0
 
     def __str__(self) -> str:
         proof = ", proven best" if self.proven_optimal else ""
+        if self.gap:
+            proof = f", others may be {self.gap:.1%} cheaper" if self.gap < 1 else ", not proven best"
         lines = [f"{point(self.values)}: {seconds(self.cost)}{proof}"]
-        width = max(map(len, [*self.terms, *self.slack]), default=0)
+        width = max(map(len, [*self.terms, *self.slack, *self.figures]), default=0)
         for name, value in self.terms.items():
             share = f" ({value / self.cost:.0%})" if self.cost > 0 else ""
             lines.append(f"    {name:{width}}  {seconds(value)}{share}")
         lines += [f"    {name:{width}}  {slack}" for name, slack in self.slack.items()]
+        lines += [f"    {name:{width}}  {number(value)}" for name, value in self.figures.items()]
         return "\n".join(lines)

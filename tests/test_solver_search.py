@@ -1,0 +1,87 @@
+"""The search against trying everything in exact arithmetic."""
+
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import sympy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rekern.solver import Infeasible, Problem, Solution, Variable, solve
+from rekern.solver.boxes import BOX_OPERATIONS
+from rekern.solver.points import POINT_OPERATIONS
+from rekern.solver.program import compile_program
+from rekern.solver.tighten import tighten
+from solver_cases import Case, formulas, small_problems
+
+
+@pytest.mark.parametrize("block, worth", [(1 << 15, 100_000), (7, 0)])
+@given(case=small_problems(), top=st.integers(1, 5))
+def test_search_agrees_with_trying_everything(block: int, worth: int, case: Case, top: int) -> None:
+    found: tuple[Solution, ...] = ()
+    with pytest.MonkeyPatch.context() as patch, suppress(Infeasible):
+        patch.setattr("rekern.solver.engine.BLOCK_POINTS", block)
+        patch.setattr("rekern.solver.frontier.BLOCK_POINTS", block)
+        for module in ("engine", "search", "conflict"):
+            patch.setattr(f"rekern.solver.{module}.SMALL", worth)
+        found = solve(case.problem, top=top)
+    best = sorted(case.feasible(), key=case.cost)[:top]     # stable: ties stay in lexicographic order
+    assert [tuple(s.values.values()) for s in found] == best
+    for solution, point in zip(found, best, strict=True):
+        assert solution.proven_optimal
+        assert solution.cost == pytest.approx(float(case.cost(point)), rel=1e-12)
+        assert solution.cost == sum(solution.terms.values())
+        for slack, use in zip(solution.slack.values(), case.uses, strict=True):
+            assert slack.met and slack.used == pytest.approx(float(use(point)), rel=1e-12)
+
+
+@given(case=small_problems())
+def test_tightening_keeps_every_point_that_meets_the_limits(case: Case) -> None:
+    domains = tighten(case.problem, case.problem.limits)
+    assert set(case.feasible()) <= set(itertools.product(*(d.values for d in domains.values())) if domains else ())
+
+
+@given(case=small_problems(), data=st.data())
+def test_bounds_over_a_box_hold_at_its_points(case: Case, data: st.DataObject) -> None:
+    formula = data.draw(formulas([v.symbol for v in case.problem.variables], depth=3))
+    program = compile_program({v.symbol: v.name for v in case.problem.variables}, {"f": formula.expr})
+    assert set(POINT_OPERATIONS) == set(BOX_OPERATIONS)
+    box = {v.name: (float(min(v.values())), float(max(v.values()))) for v in case.problem.variables}
+    [(low, high)] = program.over(box)
+    for point in case.points()[:50]:
+        [value] = program.at({v.name: x for v, x in zip(case.problem.variables, point, strict=True)})
+        assert not (low > value or high < value)     # NaN is no bound
+        assert value == pytest.approx(float(formula.exact(point)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build, value",
+    [
+        (lambda x: sympy.sqrt(x) + x**sympy.Rational(-1, 2), 3 + 1 / 3),
+        (lambda x: 2**x, 512),
+        (lambda x: sympy.exp(-x) + sympy.log(x), math.exp(-9) + math.log(9)),
+        (lambda x: sympy.log(x, 3), 2),
+        (lambda x: sympy.Abs(x - 10) + sympy.pi, 1 + math.pi),
+        (lambda x: sympy.Piecewise((1, sympy.Ne(x, 9)), (2, sympy.And(x >= 9, x > 8)), (3, True)), 2),
+        (lambda x: sympy.Piecewise((1, sympy.Or(x > 9, sympy.Eq(x, 9)))), 1),
+        (lambda x: sympy.Piecewise((1, sympy.Not(sympy.Eq(sympy.Mod(x, 4), 1))), (5, True)), 5),
+        (lambda x: (x - 12) ** 2 + (x - 10) ** 3 + 1 / (x - 8), 9),
+    ],
+)
+def test_each_function_has_its_value(build: Callable[[sympy.Symbol], sympy.Expr], value: float) -> None:
+    x = Variable("x", 9, 9)
+    assert solve(Problem("p", [x], [], {"f": build(x.symbol)})).cost == pytest.approx(value, rel=1e-15)
+    low, high = compile_program({x.symbol: "x"}, {"f": build(x.symbol)}).over({"x": (8.5, 11.0)})[0]
+    assert not (low > value or high < value)     # NaN is no bound
+
+
+@given(x=st.integers(1, 400), q=st.integers(1, 120))
+def test_quotients_of_whole_numbers_round_once(x: int, q: int) -> None:
+    """(1/49)*49 is below 1 in floating point; sympy.lambdify gives its floor as 0."""
+    v = Variable("x", x, x)
+    terms = {"f": sympy.floor(v.symbol / q), "c": sympy.ceiling((v.symbol + 1) / q)}
+    found = solve(Problem("p", [v], [], terms))
+    assert found.terms == {"f": x // q, "c": -(-(x + 1) // q)}
