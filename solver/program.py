@@ -60,7 +60,7 @@ ALWAYS_DEFINED = {
 MOST_BITS = 1000    # of a power whose size is computed
 VOCABULARY = (
     "+ - * / **, Abs, ceiling, exp, floor, log, Max, Min, Mod, Piecewise, comparisons, And, Or, Not, "
-    "and Least, Most, AtMost, When of rekern.solver.formulas"
+    "Least, Most, AtMost, When"
 )
 
 
