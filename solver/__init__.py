@@ -8,20 +8,28 @@ from rekern.solver.errors import OutOfTime, SolverError
 from rekern.solver.infeasible import Conflict, Infeasible
 from rekern.solver.limit import Limit
 from rekern.solver.problem import Problem
+from rekern.solver.rejections import Rejections, rejections
 from rekern.solver.search import evaluate, solve
+from rekern.solver.several import Choice, NoneFits, Overall, solve_all
 from rekern.solver.solution import Slack, Solution
 from rekern.solver.variable import Variable
 
 __all__ = [
+    "Choice",
     "Conflict",
     "Infeasible",
     "Limit",
+    "NoneFits",
     "OutOfTime",
+    "Overall",
     "Problem",
+    "Rejections",
     "Slack",
     "Solution",
     "SolverError",
     "Variable",
     "evaluate",
+    "rejections",
     "solve",
+    "solve_all",
 ]

@@ -21,7 +21,7 @@ from rekern.solver.frontier import BLOCK_POINTS, Frontier, Rows
 from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
 
-FIRST_DIVE = 64         # rows that are followed to their end first, so that there is something to compare with
+FIRST_DIVE = 256        # rows that are followed to their end first, so that there is something to compare with
 FIRST_CELLS = 8         # cells of the separator whose parts are solved first, for the same reason
 SMALL = 1 << 15         # points that are looked at as they are: less work than to divide them
 

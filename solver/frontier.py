@@ -26,8 +26,8 @@ from rekern.solver.text import point
 from rekern.solver.tighten import certainly_missed
 
 BLOCK_POINTS = 1 << 15      # rows times values that are looked at together: 256 KiB an array, best of 2**13 to 2**20
-WIDEST = 512                # values that a variable takes at once; longer intervals are split in up to `STRETCHES`
-STRETCHES = 64
+WIDEST = 64                 # values that a variable takes at once; longer intervals are split in `STRETCHES`
+STRETCHES = 16
 DENSE = 0.25                # share of points within the limits from which a cost is computed for all of them
 
 Flags = NDArray[np.bool_]

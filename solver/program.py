@@ -142,9 +142,8 @@ class Program:
             if at in needed:
                 needed.update(self.steps[at].reads)
         place = {old: new for new, old in enumerate(sorted(needed))}
-        steps = tuple(
-            self.steps[old]._replace(reads=tuple(place[r] for r in self.steps[old].reads)) for old in place
-        )
+        kept = [self.steps[old] for old in place]
+        steps = tuple(Step(s[0], tuple([place[r] for r in s[1]]), *s[2:]) for s in kept)
         return Program(steps, tuple(place[self.outputs[i]] for i in wanted))
 
     def reads(self) -> list[frozenset[str]]:

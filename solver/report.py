@@ -75,6 +75,11 @@ def rounded(cost: Floats) -> Floats:
     return near
 
 
+def rounded_cost(cost: float) -> float:
+    """One cost to `TIE_BITS`."""
+    return float(rounded(np.array([cost]))[0])
+
+
 def _gap(cost: float, bound: float) -> float:
     if bound >= cost:
         return 0.0

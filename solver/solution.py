@@ -5,8 +5,9 @@ In: the results of a search. Out: a frozen `Solution` that can be printed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rekern.solver.frozen import FrozenMap
 from rekern.solver.limit import Limit
@@ -76,6 +77,10 @@ class Solution:
     proven_optimal: bool
     figures: Mapping[str, float] = FrozenMap()
     gap: float = 0.0
+
+    def unproven(self) -> Solution:
+        """The same choice where nothing is known of the others."""
+        return replace(self, proven_optimal=False, gap=math.inf)
 
     def __str__(self) -> str:
         proof = ", proven best" if self.proven_optimal else ""

@@ -65,7 +65,7 @@ def test_a_formula_that_the_solver_cannot_read_is_quoted() -> None:
     assert fault(Problem, "tiles", [ROWS], [], {"loop": 1 + sympy.sin(r)}) == (
         "cost term 'loop' of 'tiles':\n    sin(rows) + 1\ncannot evaluate sin(rows). The solver knows: "
         "+ - * / **, Abs, ceiling, exp, floor, log, Max, Min, Mod, Piecewise, comparisons, And, Or, Not, "
-        "Least, Most, AtMost, When."
+        "and Least, Most, AtMost, When of rekern.solver.formulas."
     )
 
 
