@@ -106,27 +106,29 @@ class Frontier:
         points = max(1, len(rows))
         waiting = [name for name in self.order if rows.widths.get(name) != 1]
         for name in waiting:
-            now = rows.widths.get(name) or self._whole_width(name)
-            then = 1 if now <= WIDEST else now // STRETCHES
-            values = min(now, len(self.domains[name])) if then == 1 else STRETCHES
-            if new and (points * values > room // 8 or then > 1):
+            values, width = self._next(rows, name)
+            if new and (points * values > room // 8 or width > 1):
                 break
-            new[name] = then
+            new[name] = width
             points *= values
         return self._extended(rows, new)
 
-    def _whole_width(self, name: str) -> int:
-        domain = self.domains[name]
-        return first_width(len(domain)) if domain.ascending and len(domain) > WIDEST else len(domain)
-
     def fan(self, rows: Rows) -> int:
         """Values that the next variable takes at most."""
-        for name in self.order:
-            width = rows.widths.get(name)
-            if width != 1:
-                whole = width or self._whole_width(name)
-                return min(whole, len(self.domains[name])) if whole <= WIDEST else STRETCHES
-        return 1
+        name = next((name for name in self.order if rows.widths.get(name) != 1), None)
+        return 1 if name is None else self._next(rows, name)[0]
+
+    def _next(self, rows: Rows, name: str) -> tuple[int, int]:
+        """How many values or stretches a variable takes next, and how wide they are."""
+        width, count = self._width(rows, name), len(self.domains[name])
+        if width > WIDEST and self.domains[name].ascending:
+            return STRETCHES, width // STRETCHES
+        return min(width, count), 1
+
+    def _width(self, rows: Rows, name: str) -> int:
+        domain = self.domains[name]
+        whole = first_width(len(domain)) if domain.ascending and len(domain) > WIDEST else len(domain)
+        return rows.widths.get(name, whole)
 
     def _determined(self, rows: Rows) -> Rows:
         """Chooses what an equality leaves one value for."""
@@ -178,8 +180,7 @@ class Frontier:
         outside: Flags = np.zeros((), dtype=np.bool_)
         shape = [len(rows)]
         for axis, (name, width) in enumerate(new.items(), start=1):
-            whole = rows.widths.get(name) or self._whole_width(name)
-            count = len(self.domains[name])
+            whole, count = self._width(rows, name), len(self.domains[name])
             steps = np.arange(0, min(whole, count), width).reshape(-1, *[1] * (rank - 1 - axis))
             shape.append(len(steps))
             if name in rows.starts:
@@ -272,8 +273,8 @@ class Frontier:
 def _pick(column: Positions, where: tuple[Positions, ...]) -> Positions:
     """What a broadcast column holds at some places of the whole block."""
     axes = zip(column.shape, where[-column.ndim :], strict=True)
-    taken = [i for n, i in axes if n > 1]
-    squeezed = column.reshape([n for n in column.shape if n > 1])
+    taken = [i for n, i in axes if n != 1]
+    squeezed = column.reshape([n for n in column.shape if n != 1])
     if not taken:
         return np.broadcast_to(squeezed, where[0].shape)
     return squeezed[tuple(taken)]

@@ -87,15 +87,68 @@ def variables(draw: st.DrawFn, name: str) -> Variable:
 
 
 @st.composite
+def products(draw: st.DrawFn, symbols: list[sympy.Symbol]) -> Formula:
+    """A whole number times some variables."""
+    factor = draw(st.integers(1, 12))
+    axes = draw(st.lists(st.integers(0, len(symbols) - 1), max_size=3))
+    expr = sympy.Mul(factor, *(symbols[axis] for axis in axes))
+    return Formula(expr, lambda p: Fraction(factor * math.prod(p[axis] for axis in axes)))
+
+
+@st.composite
+def limits_on(draw: st.DrawFn, name: str, symbols: list[sympy.Symbol], tightest: int) -> tuple[Limit, Exact]:
+    """A limit, and what it uses."""
+    kind = draw(st.sampled_from(("at_most", "at_most", "at_most", "at_least", "divides", "equal")))
+    if kind in ("at_most", "at_least"):
+        use, bound = draw(formulas(symbols)), draw(st.integers(1, tightest))
+        return Limit(name, use.expr, unit="units", **{kind: bound}), use.exact
+    small, large = draw(products(symbols)), draw(products(symbols))
+    if kind == "divides":
+        return Limit.divides(name, small.expr, large.expr), lambda p: large.exact(p) % small.exact(p)
+    return Limit.equal(name, small.expr, large.expr), lambda p: abs(large.exact(p) - small.exact(p))
+
+
+@st.composite
 def small_problems(draw: st.DrawFn, tightest: int = 40) -> Case:
     domains = [draw(variables(name)) for name in "xyz"[: draw(st.integers(1, 3))]]
     symbols = [v.symbol for v in domains]
-    uses, limits = [], []
-    for i in range(draw(st.integers(0, 4))):
-        use, bound = draw(formulas(symbols)), draw(st.integers(1, tightest))
-        uses.append(use.exact)
-        kind = "at_least" if draw(st.integers(0, 3)) == 0 else "at_most"
-        limits.append(Limit(f"limit{i}", use.expr, unit="units", **{kind: bound}))
+    pairs = [draw(limits_on(f"limit{i}", symbols, tightest)) for i in range(draw(st.integers(0, 4)))]
     terms = [draw(formulas(symbols)) for _ in range(draw(st.integers(1, 2)))]
-    problem = Problem("a small problem", domains, limits, {f"term{i}": t.expr for i, t in enumerate(terms)})
-    return Case(problem, tuple(uses), lambda p: sum((t.exact(p) for t in terms), Fraction(0)))
+    return _case(domains, pairs, terms)
+
+
+@st.composite
+def problems_in_parts(draw: st.DrawFn) -> Case:
+    """Two or three pairs of variables that share one, in any order."""
+    shared = Variable("s", 1, 3)
+    parts = [[draw(small_variables(name)) for name in pair] for pair in ("ab", "cd", "ef")[: draw(st.integers(2, 3))]]
+    domains = draw(st.permutations([shared, *itertools.chain(*parts)]))
+    symbols = [v.symbol for v in domains]
+    pairs, terms = [], []
+    for part in parts:
+        own = [shared.symbol, *(v.symbol for v in part)]
+        # The formulas of a part read its own variables; the point that they are given holds all of them.
+        for i in range(draw(st.integers(0, 2))):
+            limit, use = draw(limits_on(f"limit_{part[0].name}{i}", own, 40))
+            pairs.append((limit, _within(use, own, symbols)))
+        term = draw(formulas(own))
+        terms.append(Formula(term.expr, _within(term.exact, own, symbols)))
+    return _case(domains, pairs, terms)
+
+
+@st.composite
+def small_variables(draw: st.DrawFn, name: str) -> Variable:
+    low = draw(st.integers(1, 3))
+    kinds = (Variable(name, low, low + 3), Variable.one_of(name, draw(st.permutations((1, 2, 5)))))
+    return draw(st.sampled_from(kinds))
+
+
+def _within(exact: Exact, own: list[sympy.Symbol], symbols: list[sympy.Symbol]) -> Exact:
+    axes = [symbols.index(symbol) for symbol in own]
+    return lambda p: exact(tuple(p[axis] for axis in axes))
+
+
+def _case(domains: list[Variable], pairs: list[tuple[Limit, Exact]], terms: list[Formula]) -> Case:
+    cost = {f"term{i}": t.expr for i, t in enumerate(terms)}
+    problem = Problem("a small problem", domains, [limit for limit, _ in pairs], cost)
+    return Case(problem, tuple(use for _, use in pairs), lambda p: sum((t.exact(p) for t in terms), Fraction(0)))

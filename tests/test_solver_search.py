@@ -2,40 +2,81 @@
 
 import itertools
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekern.solver import Infeasible, Problem, Solution, Variable, solve
+from rekern.solver import Infeasible, Problem, Solution, Variable, rejections, solve
 from rekern.solver.boxes import BOX_OPERATIONS
 from rekern.solver.points import POINT_OPERATIONS
 from rekern.solver.program import compile_program
 from rekern.solver.tighten import tighten
-from solver_cases import Case, formulas, small_problems
+from solver_cases import Case, formulas, problems_in_parts, small_problems
 
 
-@pytest.mark.parametrize("block, worth", [(1 << 15, 100_000), (7, 0)])
-@given(case=small_problems(), top=st.integers(1, 5))
-def test_search_agrees_with_trying_everything(block: int, worth: int, case: Case, top: int) -> None:
+def check(case: Case, top: int) -> None:
+    """The search finds what trying everything finds, in the same order, and proves it."""
     found: tuple[Solution, ...] = ()
-    with pytest.MonkeyPatch.context() as patch, suppress(Infeasible):
-        patch.setattr("rekern.solver.engine.BLOCK_POINTS", block)
-        patch.setattr("rekern.solver.frontier.BLOCK_POINTS", block)
-        for module in ("engine", "search", "conflict"):
-            patch.setattr(f"rekern.solver.{module}.SMALL", worth)
+    with suppress(Infeasible):
         found = solve(case.problem, top=top)
     best = sorted(case.feasible(), key=case.cost)[:top]     # stable: ties stay in lexicographic order
     assert [tuple(s.values.values()) for s in found] == best
     for solution, point in zip(found, best, strict=True):
-        assert solution.proven_optimal
+        assert solution.proven_optimal and solution.gap == 0
         assert solution.cost == pytest.approx(float(case.cost(point)), rel=1e-12)
         assert solution.cost == sum(solution.terms.values())
         for slack, use in zip(solution.slack.values(), case.uses, strict=True):
             assert slack.met and slack.used == pytest.approx(float(use(point)), rel=1e-12)
+
+
+@contextmanager
+def sizes(small: int, block: int, widest: int) -> Iterator[None]:
+    """What is looked at as it is; rows a block; values a variable takes at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("engine", "search", "conflict"):
+            patch.setattr(f"rekern.solver.{module}.SMALL", small)
+        for module in ("engine", "frontier"):
+            patch.setattr(f"rekern.solver.{module}.BLOCK_POINTS", block)
+        patch.setattr("rekern.solver.frontier.WIDEST", widest)
+        patch.setattr("rekern.solver.frontier.STRETCHES", 2)
+        patch.setattr("rekern.solver.engine.FIRST_DIVE", 2)
+        patch.setattr("rekern.solver.engine.FIRST_CELLS", 1)
+        yield
+
+
+@given(case=small_problems(), top=st.integers(1, 5))
+def test_search_agrees_with_trying_everything(case: Case, top: int) -> None:
+    check(case, top)
+
+
+@pytest.mark.parametrize("block, widest", [(7, 64), (1 << 15, 2), (7, 2)])
+@given(case=small_problems(), top=st.integers(1, 5))
+def test_branch_and_bound_agrees_with_trying_everything(block: int, widest: int, case: Case, top: int) -> None:
+    with sizes(0, block, widest):
+        check(case, top)
+
+
+@pytest.mark.parametrize("block", [7, 1 << 15])
+@given(case=problems_in_parts(), top=st.integers(1, 5))
+def test_parts_that_are_chosen_apart_agree_with_trying_everything(block: int, case: Case, top: int) -> None:
+    with sizes(0, block, 64):
+        check(case, top)
+
+
+@given(case=problems_in_parts())
+def test_counts_of_rejections_agree_with_counting(case: Case) -> None:
+    counts = rejections(case.problem)
+    assert counts is not None
+    points, every = case.points(), range(len(case.uses))
+    assert (counts.points, counts.feasible) == (len(points), len(case.feasible()))
+    for i, limit in enumerate(case.problem.limits):
+        missed = [p for p in points if not case.meets(p, [i])]
+        assert counts.by[limit.name] == len(missed)
+        assert counts.alone[limit.name] == sum(case.meets(p, [j for j in every if j != i]) for p in missed)
 
 
 @given(case=small_problems())
