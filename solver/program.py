@@ -20,7 +20,7 @@ from sympy.logic.boolalg import BooleanFalse, BooleanTrue
 
 from rekern.solver.boxes import Box, apply
 from rekern.solver.errors import SolverError
-from rekern.solver.formulas import AtMost, Least, Most, When
+from rekern.solver.formulas import AtMost, Least, Most, RoundedDown, RoundedUp, When
 from rekern.solver.points import EXACT_BELOW, POINT_OPERATIONS, Values, quiet
 from rekern.solver.text import nearest
 
@@ -36,6 +36,8 @@ DIRECT = {
     sympy.Eq: "eq",
     sympy.Not: "not",
     sympy.ITE: "select",
+    RoundedUp: "ceiling",
+    RoundedDown: "floor",
     AtMost: "le",
     When: "select",
 }
@@ -60,7 +62,7 @@ ALWAYS_DEFINED = {
 MOST_BITS = 1000    # of a power whose size is computed
 VOCABULARY = (
     "+ - * / **, Abs, ceiling, exp, floor, log, Max, Min, Mod, Piecewise, comparisons, And, Or, Not, "
-    "Least, Most, AtMost, When"
+    "Least, Most, RoundedUp, RoundedDown, AtMost, When"
 )
 
 

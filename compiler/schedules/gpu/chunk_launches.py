@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, Integer, ceiling
+from sympy import Expr, Integer
 
 from rekern.schedules.gpu import time_loop, work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.chunk_structure import Structure
 from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Formula, Launch
-from rekern.solver.formulas import Least, Most
+from rekern.solver.formulas import Least, Most, RoundedUp
 
 STATE_BYTES = 4  # states in memory are float32: the gradient of a decay needs them so
 DIAGONAL = 16  # rows of a block whose decays are applied one by one: no exponent is ever positive
@@ -101,7 +101,7 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
         r = Integer(max(16, work.power_of_two(s.rows)))
     row_tiles, column_tiles = tiles(s.rows, r), tiles(s.columns, c)
     blocks = call.rows * row_tiles * column_tiles
-    steps = chunks.count * ceiling(chunks.length / part)
+    steps = chunks.count * RoundedUp(chunks.length / part)
     keys = part * s.ticks
     size = call.element_bytes
     inverse = chunks.call.rows * chunks.count * chunks.keys**2 * size if s.erase != "nothing" else Integer(0)
@@ -141,8 +141,8 @@ def output_pass(chunks: Chunks, name: str) -> Design:
     q, j = Least(queries.symbol, chunks.length), Least(keys.symbol, chunks.length)
     c, k, size = columns.symbol, depth.symbol, call.element_bytes
     column_tiles, depths = tiles(s.columns, c), tiles(s.rows, k)
-    blocks = call.rows * chunks.count * ceiling(chunks.length / q) * column_tiles
-    pairs = (ceiling(chunks.keys / j) + ceiling(q / j)) / 2  # of one row of queries, on average
+    blocks = call.rows * chunks.count * RoundedUp(chunks.length / q) * column_tiles
+    pairs = (RoundedUp(chunks.keys / j) + RoundedUp(q / j)) / 2  # of one row of queries, on average
     steps = (pairs + 1) * depths
     products = s.forward
     moved = chunks.token_bytes(2, 2) + chunks.state_bytes
@@ -174,7 +174,7 @@ def one_pass(chunks: Chunks, name: str, segments: Formula = 1) -> Design:
     r = max(16, work.power_of_two(s.rows))
     column_tiles = tiles(s.columns, c)
     blocks = call.rows * column_tiles * segments
-    steps = ceiling(chunks.count / segments)
+    steps = RoundedUp(chunks.count / segments)
     moved = chunks.token_bytes(2, 2)
     products = s.forward
     inverse = 0 if s.erase == "nothing" else keys**3
@@ -207,8 +207,8 @@ def gradient_pass(chunks: Chunks, name: str) -> Design:
     warp, stage = warps(f"{name} warps", gpu, (4, 8)), stages(f"{name} stages", gpu)
     q, r, c, size = Least(block.symbol, chunks.length), rows.symbol, columns.symbol, call.element_bytes
     row_tiles, column_tiles = tiles(s.rows, r), tiles(s.columns, c)
-    blocks = call.rows * chunks.count * ceiling(chunks.keys / q) * row_tiles
-    pairs = (ceiling(chunks.keys / q) + 1) / 2
+    blocks = call.rows * chunks.count * RoundedUp(chunks.keys / q) * row_tiles
+    pairs = (RoundedUp(chunks.keys / q) + 1) / 2
     steps = pairs * (column_tiles + 1)
     products = s.backward
     moved = chunks.token_bytes(5, 4) + 2 * chunks.state_bytes

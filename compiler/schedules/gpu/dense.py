@@ -13,6 +13,7 @@ from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
+from rekern.solver.formulas import RoundedUp
 
 # Of the pointwise part of a gated cell: some ten dependent operations and two transcendental functions.
 POINTWISE_CYCLES = 150
@@ -79,14 +80,14 @@ def weight_gradient(call: Call) -> Design:
     launch = Launch(
         "backward.weights",
         blocks,
-        tiles(sympy.ceiling(tokens / parts), k),
+        tiles(RoundedUp(tokens / parts), k),
         warp.symbol,
         call.dtype,
         sum_elements=m * n,
         shared_bytes=ring * stage.symbol,
         dram_bytes=operands + call.heads * w.elements * 8 * parts,
-        l2_bytes=blocks * sympy.ceiling(tokens / parts) * (m + n) * call.element_bytes,
-        matrix_flops=2 * blocks * m * n * sympy.ceiling(tokens / parts),
+        l2_bytes=blocks * RoundedUp(tokens / parts) * (m + n) * call.element_bytes,
+        matrix_flops=2 * blocks * m * n * RoundedUp(tokens / parts),
         matrix_rows=m,
         latency=gpu.mma_latency_seconds,
         load_latency=gpu.l2_latency_seconds,

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sympy
-from sympy import Expr, Integer, ceiling
+from sympy import Expr, Integer
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.launches import Launch, priced
 from rekern.schedules.gpu.work import power_of_two
 from rekern.solver import Limit, Problem, Variable
+from rekern.solver.formulas import RoundedUp
 
 SMALLEST_TILE = 16  # rows, columns and depth of a matrix product in Triton
 LINE_BYTES = 128  # shorter rows conflict in the banks of shared memory, and tile loads need whole lines
@@ -79,9 +80,6 @@ def stages(name: str, gpu: Gpu) -> Variable:
 
 def tiles(length: Expr | int, side: Expr | int) -> Expr:
     """How many tiles cover `length`."""
-    return ceiling(sympy.sympify(length) / side)
-
-
-def whole(value: int) -> Expr:
-    """A number as a formula."""
-    return Integer(value)
+    if isinstance(length, int) and isinstance(side, int):
+        return Integer(-(-length // side))
+    return RoundedUp(sympy.sympify(length) / side)

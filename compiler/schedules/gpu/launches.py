@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import sympy
-from sympy import Expr, ceiling, floor
+from sympy import Expr
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu.rates import (
@@ -31,7 +31,7 @@ from rekern.schedules.gpu.rates import (
     matrix_flops_per_s,
 )
 from rekern.solver import Limit
-from rekern.solver.formulas import Least, Most
+from rekern.solver.formulas import Least, Most, RoundedDown, RoundedUp
 
 Formula: TypeAlias = Expr | int | float
 SUMS_OF_A_COLUMN = 128  # tensor memory: 128 lanes of 32 bits (PTX ISA, "Tensor Memory")
@@ -109,15 +109,15 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
         1,
         Least(
             gpu.blocks_per_sm,
-            floor(gpu.threads_per_sm / threads),
-            floor(gpu.registers_per_sm / (registers * threads)),
+            RoundedDown(gpu.threads_per_sm / threads),
+            RoundedDown(gpu.registers_per_sm / (registers * threads)),
             *_shared_occupancy(launch.shared_bytes, reserved, gpu),
         ),
     )
-    slots = floor(gpu.sms * occupancy / launch.group) * launch.group
-    waves = ceiling(launch.blocks / slots)
+    slots = RoundedDown(gpu.sms * occupancy / launch.group) * launch.group
+    waves = RoundedUp(launch.blocks / slots)
     together = Least(launch.blocks, slots)
-    on_sm = Least(occupancy, ceiling(together / gpu.sms))
+    on_sm = Least(occupancy, RoundedUp(together / gpu.sms))
     of_step = 1 / (sympy.sympify(launch.blocks) * launch.steps)
     busy = Least(1, on_sm * launch.warps / SCHEDULERS)
     matrix = matrix_flops_per_s(gpu, launch.dtype, launch.matrix_rows) / gpu.sms
@@ -153,11 +153,11 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
 def registers_per_thread(launch: Launch, gpu: Gpu) -> Expr:
     """What a thread holds: its share of the tiles, and what every kernel needs beside them."""
     sums = 0 if gpu.tensor_memory_columns is not None else launch.sum_elements
-    return REGISTERS_BESIDE_TILES + ceiling((launch.tile_elements + sums) / (launch.warps * gpu.warp_threads))
+    return REGISTERS_BESIDE_TILES + RoundedUp((launch.tile_elements + sums) / (launch.warps * gpu.warp_threads))
 
 
 def _shared_occupancy(shared_bytes: Formula, reserved: int, gpu: Gpu) -> list[Expr]:
-    return [] if shared_bytes == 0 else [floor(gpu.shared_bytes_per_sm / (shared_bytes + reserved))]
+    return [] if shared_bytes == 0 else [RoundedDown(gpu.shared_bytes_per_sm / (shared_bytes + reserved))]
 
 
 def _limits(launch: Launch, gpu: Gpu, threads: Expr, registers: Expr) -> tuple[Limit, ...]:
@@ -172,7 +172,7 @@ def _limits(launch: Launch, gpu: Gpu, threads: Expr, registers: Expr) -> tuple[L
         ("shared memory", launch.shared_bytes, gpu.shared_bytes_per_block, "bytes", "of one block"),
         (
             "tensor memory",
-            ceiling(sympy.sympify(launch.sum_elements) / SUMS_OF_A_COLUMN),
+            RoundedUp(sympy.sympify(launch.sum_elements) / SUMS_OF_A_COLUMN),
             gpu.tensor_memory_columns,
             "columns",
             f"a column holds {SUMS_OF_A_COLUMN} sums",

@@ -11,7 +11,7 @@ Sources: FlashRNN (arXiv:2412.07752) for the idea and its published constraint s
 
 from __future__ import annotations
 
-from sympy import Expr, ceiling, floor
+from sympy import Expr
 
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu import dense, work
@@ -20,7 +20,7 @@ from rekern.schedules.gpu.design import Design, stages, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.schedules.gpu.rates import REGISTERS_BESIDE_TILES, TILE_SHARE_OF_REGISTERS
 from rekern.solver import Variable
-from rekern.solver.formulas import AtMost, Least, Most, When
+from rekern.solver.formulas import AtMost, Least, Most, RoundedDown, RoundedUp, When
 
 DEPTH_OF_TILE = 16  # of m16n8k16, the smallest product of 16-bit operands; float32 pads to it
 UNITS_OF_TILE = 8
@@ -60,7 +60,7 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
     warp, stage = warps(f"{name} warps", gpu, (2, 4, 8, 16)), stages(f"{name} stages", gpu)
     u, r = units.symbol, rows.symbol
     row_bytes = u * product.outputs * DEPTH_OF_TILE * size  # of all rows of a block, over one tile of depth
-    group = ceiling(product.units / u)
+    group = RoundedUp(product.units / u)
     groups = call.heads * tiles(call.batch, r)
     blocks = groups * group
     depth = depth_tiles * DEPTH_OF_TILE
@@ -100,13 +100,13 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
 def _tile_registers(gpu: Gpu, warp: Expr) -> Expr:
     """Registers of all threads of a block that tiles may take."""
     threads = warp * gpu.warp_threads
-    per_thread = floor(gpu.registers_per_thread * TILE_SHARE_OF_REGISTERS)
+    per_thread = RoundedDown(gpu.registers_per_thread * TILE_SHARE_OF_REGISTERS)
     return Least(per_thread * threads, gpu.registers_per_sm - REGISTERS_BESIDE_TILES * threads)
 
 
 def _fitting(count: Expr | int, room: Expr, each: Expr) -> Expr:
     """How many of `count` things fit. The nearest place is never slower, so there is nothing to choose."""
-    return Most(0, Least(count, floor(room / each)))
+    return Most(0, Least(count, RoundedDown(room / each)))
 
 
 def _exchange(gpu: Gpu, group: Expr) -> Expr:
