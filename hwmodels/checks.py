@@ -97,6 +97,15 @@ def implausible(key: str, value: float) -> str:
     return ""
 
 
+def unit(key: str) -> str:
+    """The unit of a key, in words; "" for counts, types and names.
+
+    >>> unit("clock_hz"), unit("sms")
+    ('hertz', '')
+    """
+    return next((known.unit for known in RANGES if re.fullmatch(known.keys, key)), "")
+
+
 def _short(number: float) -> str:
     """As people write it.
 

@@ -33,15 +33,25 @@ def detect(kind: Literal["cpu", "gpu"] = "cpu") -> Machine:
     Raises:
         MachineError: no file fits the architecture, or there is no GPU.
     """
+    found = at_hand(kind)
+    if found.note:
+        warnings.warn(found.note, stacklevel=2)
+    return with_overlay(found.machine, found.processor)
+
+
+def at_hand(kind: Literal["cpu", "gpu"]) -> Recognised:
+    """The CPU or the first GPU, without what was measured.
+
+    Raises:
+        MachineError: no file fits the architecture, or there is no GPU.
+    """
     if kind == "cpu":
         host = read_host()
         machine = recognise(host)
         assert machine.cpu is not None
-        return with_overlay(machine, host.processor(machine.cpu.cores))
+        return Recognised(machine, host.processor(machine.cpu.cores))
     for found in detect_gpus():
-        if found.note:
-            warnings.warn(found.note, stacklevel=2)
-        return with_overlay(found.machine, found.device.processor)
+        return found
     raise MachineError("torch finds no GPU on this machine; name a machine file instead, such as 'h100_sxm'")
 
 

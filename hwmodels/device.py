@@ -52,15 +52,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """The machine that a device is.
+    """A machine at hand, as its file says with what was read filled in.
 
     Args:
+        processor: What a calibration of it is kept under.
         note: In words, where no file is of this very chip; else "".
     """
 
     machine: Machine
-    device: Device
-    note: str
+    processor: str
+    note: str = ""
 
 
 def recognise_device(device: Device) -> Recognised:
@@ -79,14 +80,14 @@ def recognise_device(device: Device) -> Recognised:
     nearest = min(known, key=lambda machine: (_distance(_gpu(machine), device), machine.name))
     gpu = _gpu(nearest)
     if gpu.sms == device.sms and abs(device.dram_bytes / gpu.dram_bytes - 1) <= SAME_MEMORY:
-        return Recognised(dataclasses.replace(nearest, gpu=_filled(gpu, device)), device, "")
+        return Recognised(dataclasses.replace(nearest, gpu=_filled(gpu, device)), device.processor)
     note = (
         f"no machine file is of {device.name} ({device.architecture}, {device.sms} SMs, "
         f"{device.dram_bytes / 2**30:.0f} GiB): {nearest.name} ({gpu.sms} SMs) is scaled to it; "
         "`rekern calibrate` measures the rest"
     )
     scaled = _filled(_scaled(gpu, device), device)
-    return Recognised(Machine(f"{nearest.name}_{device.sms}sms", "gpu", gpu=scaled), device, note)
+    return Recognised(Machine(f"{nearest.name}_{device.sms}sms", "gpu", gpu=scaled), device.processor, note)
 
 
 CAPACITIES = (

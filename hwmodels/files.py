@@ -39,6 +39,17 @@ def load(name: str | Path) -> Machine:
     """
     if name in names():
         return packaged(str(name))[0]
+    return parse(text_of(name), str(name))[0]
+
+
+def text_of(name: str | Path) -> str:
+    """The file of that machine, as a person wrote it.
+
+    Raises:
+        MachineError: there is no such machine, or its file cannot be read.
+    """
+    if name in names():
+        return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
     path = Path(name)
     if path.suffix != ".toml":
         raise MachineError(
@@ -46,13 +57,14 @@ def load(name: str | Path) -> Machine:
             f"known: {', '.join(names())}; or the path of a .toml file like theirs."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise MachineError(f"cannot read the machine file {str(path)!r}: {error.strerror}") from None
-    return parse(text, str(path))[0]
+    except UnicodeDecodeError:
+        raise MachineError(f"cannot read the machine file {str(path)!r}: it is not a text in UTF-8") from None
 
 
 @cache
 def packaged(name: str) -> tuple[Machine, tuple[Variant, ...]]:
     """A machine that comes with rekern, and those known to differ from it."""
-    return parse((FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
+    return parse(text_of(name), f"{name}.toml")

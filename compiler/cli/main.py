@@ -12,7 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from rekern.cli.bench import bench
+from rekern.cli.calibrate import calibrate_command
 from rekern.cli.doctor import doctor
+from rekern.cli.hw import hw
 from rekern.cli.render import render
 from rekern.cli.show import show
 from rekern.cli.zoo import zoo
@@ -42,6 +44,8 @@ app = typer.Typer(
 )
 for command in (zoo, show, render, bench, doctor):
     app.command()(command)
+app.command("calibrate")(calibrate_command)
+app.add_typer(hw, name="hw")
 
 
 def _print_version(wanted: bool) -> None:
