@@ -107,7 +107,7 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
     inverse = chunks.call.rows * chunks.count * chunks.keys**2 * size if s.erase != "nothing" else Integer(0)
     reads = chunks.token_bytes(vectors, vectors)
     loads = blocks * steps * keys * vectors * (r + c) * size + inverse * column_tiles
-    written = chunks.state_bytes if writes_states else Integer(0)
+    written = chunks.state_bytes
     if s.erase != "nothing":
         written = written + chunks.token_bytes(0, 1)  # what is really written to each key
     products = s.forward.with_state - 1
@@ -125,7 +125,6 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
         special=blocks * steps * keys * (r if s.decay == "rows" else 1),
         latency=products * gpu.mma_latency_seconds + gpu.block_barrier_seconds,
         load_latency=gpu.dram_latency_seconds, stages=stage.symbol,
-        times=times,
         needs=NEEDS,
     )  # fmt: skip
     return Design(tuple(variables), (launch,))

@@ -43,12 +43,14 @@ def through_states(call: Call) -> Design:
     chunk = _chunk(call, "chunk", LONGEST)
     chunks = Chunks(call, _structure(call), chunk.symbol)
     erases = chunks.structure.erase != "nothing"
+    states = state_pass(chunks, "forward.states", 1)
     found = prepare(chunks, "forward.prepare") if erases else Design((), ())
-    found = found + state_pass(chunks, "forward.states", 1) + output_pass(chunks, "forward.outputs")
+    found = found + states + output_pass(chunks, "forward.outputs")
     if not call.gradient:
         return Design((chunk, *found.variables), found.launches, found.limits)
     saved = Variable.one_of("states are saved", (0, 1))
-    again = state_pass(chunks, "backward.states", 1, times=1 - saved.symbol)
+    # The same kernel, so nothing is chosen for it.
+    again = Design((), (replace(states.launches[0], name="backward.states", times=1 - saved.symbol),))
     found = found + again + _gradient(chunks)
     memory = _memory(chunks, saved.symbol)
     return Design((chunk, saved, *found.variables), found.launches, (*found.limits, memory))
