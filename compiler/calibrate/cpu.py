@@ -21,7 +21,7 @@ from rekern.render import environment, headers, tidy
 STEPS = 16
 JOB_SECONDS = 0.015     # of one job in one round, by the rates of the machine file
 BURSTS = 30             # of barriers in that time: short enough that some meet no other process
-LEAST_DRAM_BYTES = 256 << 20
+LEAST_DRAM_BYTES, MOST_DRAM_BYTES = 256 << 20, 1 << 30
 FAR_BEYOND_L3 = 4       # a buffer of so many times the whole L3 is read from memory
 READ_BLOCK = 8          # vectors, of `read_all`
 
@@ -112,7 +112,8 @@ def _aligned(size: int) -> NDArray[np.float32]:
 def sizes(cpu: Cpu) -> dict[str, int]:
     """Bytes of the buffer for each level: in the middle of it, and far beyond the level before."""
     block = cpu.vector_bytes * READ_BLOCK
-    dram = max(LEAST_DRAM_BYTES, FAR_BEYOND_L3 * (cpu.l3_bytes_per_core or 0) * cpu.cores)
+    beyond = FAR_BEYOND_L3 * (cpu.l3_bytes_per_core or 0) * cpu.cores
+    dram = min(max(LEAST_DRAM_BYTES, beyond), MOST_DRAM_BYTES)
     wanted = {"l1": cpu.l1_bytes // 2, "l2": max(cpu.l2_bytes // 2, 2 * cpu.l1_bytes)}
     if cpu.l3_bytes_per_core is not None and cpu.l3_bytes_per_core // 2 >= 2 * cpu.l2_bytes:
         wanted["l3"] = cpu.l3_bytes_per_core // 2
