@@ -16,7 +16,7 @@ from rekern.schedules.gpu.launches import Launch
 
 def refusal(call: Call) -> str | None:
     """Why `call` has no such schedule; None: it has."""
-    return None if call.is_dense else dense.NO_WEIGHT
+    return dense.refusal(call)
 
 
 def design(call: Call) -> Design:

@@ -13,6 +13,7 @@ from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
+from rekern.schedules.gpu.rates import has_matrix
 from rekern.solver.formulas import RoundedUp
 
 # Of the pointwise part of a gated cell: some ten dependent operations and two transcendental functions.
@@ -35,6 +36,15 @@ class Product:
     def flops(self) -> int:
         """Of one step of one sequence and head."""
         return 2 * self.units * self.outputs * self.depth
+
+
+def refusal(call: Call) -> str | None:
+    """Why `call` has no recurrent products on matrix units; None: it has."""
+    if not call.is_dense:
+        return NO_WEIGHT
+    if not has_matrix(call.gpu, call.dtype):
+        return f"{call.gpu.architecture} has no matrix products of {call.dtype}"
+    return None
 
 
 def forward(call: Call) -> Product:

@@ -114,13 +114,15 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
             *_shared_occupancy(launch.shared_bytes, reserved, gpu),
         ),
     )
-    slots = RoundedDown(gpu.sms * occupancy / launch.group) * launch.group
+    slots = Most(1, RoundedDown(gpu.sms * occupancy / launch.group)) * launch.group  # fewer are no choice
     waves = RoundedUp(launch.blocks / slots)
     together = Least(launch.blocks, slots)
     on_sm = Least(occupancy, RoundedUp(together / gpu.sms))
     of_step = 1 / (sympy.sympify(launch.blocks) * launch.steps)
     busy = Least(1, on_sm * launch.warps / SCHEDULERS)
-    matrix = matrix_flops_per_s(gpu, launch.dtype, launch.matrix_rows) / gpu.sms
+    matrix: Formula = 1
+    if launch.matrix_flops != 0:
+        matrix = matrix_flops_per_s(gpu, launch.dtype, launch.matrix_rows) / gpu.sms
     l2_per_sm = L2_BYTES_PER_CYCLE * gpu.clock_hz
     terms: dict[str, Formula] = {
         "memory": launch.dram_bytes * of_step * together / (gpu.dram_bytes_per_s * gpu.dram_share),

@@ -21,7 +21,7 @@ LARGEST_ROWS = 64
 
 def refusal(call: Call) -> str | None:
     """Why `call` has no such schedule; None: it has."""
-    return None if call.is_dense else dense.NO_WEIGHT
+    return dense.refusal(call)
 
 
 def design(call: Call) -> Design:

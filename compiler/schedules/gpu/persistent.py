@@ -32,11 +32,9 @@ NEEDS = "more blocks (smaller tiles of units), 16-bit weights, or the schedule a
 
 def refusal(call: Call) -> str | None:
     """Why `call` has no such schedule; None: it has."""
-    if not call.is_dense:
-        return dense.NO_WEIGHT
-    if call.gpu.vendor != "nvidia":
+    if call.is_dense and call.gpu.vendor != "nvidia":
         return "persistent kernels are CUDA C++, for NVIDIA only"
-    return None
+    return dense.refusal(call)
 
 
 def design(call: Call) -> Design:
