@@ -16,6 +16,8 @@ from rekern.solver.domains import Domain
 from rekern.solver.limit import Limit
 
 MOST_PRODUCTS = 4096      # values of a product that are listed to find their divisors
+MOST_FACTORED = 64        # numbers that are taken apart
+SMALL_FACTOR = 1 << 12    # up to which factors are searched for: what is left must be a prime
 MOST_VALUES = 1 << 16     # values of an interval that are tried one by one; of a longer one divisors are listed
 
 
@@ -121,9 +123,10 @@ def _dividing(small: Product, large: Product, domains: Mapping[str, Domain]) -> 
     for name, power in small.powers:
         domain = domains[name]
         if isinstance(domain.values, range) and len(domain) > MOST_VALUES:
-            if len(quotients) > MOST_PRODUCTS // 64:
+            listed = _divisors(quotients)
+            if listed is None:
                 continue
-            candidates: Iterable[int] = sorted({d for q in quotients for d in sympy.divisors(q)})
+            candidates: Iterable[int] = listed
         else:
             candidates = domain.values
         kept = tuple(
@@ -134,6 +137,22 @@ def _dividing(small: Product, large: Product, domains: Mapping[str, Domain]) -> 
         if len(kept) < len(domain):
             smaller[name] = Domain(kept)
     return smaller
+
+
+def _divisors(numbers: Sequence[int]) -> list[int] | None:
+    """All divisors of some numbers; None if the numbers are many, or one is hard to take apart."""
+    found: set[int] = set()
+    for number in numbers[: MOST_FACTORED + 1]:
+        factors = sympy.factorint(number, limit=SMALL_FACTOR, use_rho=False, use_pm1=False, use_ecm=False)
+        if not all(sympy.isprime(factor) for factor in factors):
+            return None
+        divisors = [1]
+        for factor, power in factors.items():
+            divisors = [d * factor**exponent for d in divisors for exponent in range(power + 1)]
+        found.update(divisors)
+        if len(found) > MOST_PRODUCTS:
+            return None
+    return sorted(found) if len(numbers) <= MOST_FACTORED else None
 
 
 def _multiples(values: range, multiple: int) -> Sequence[int]:

@@ -21,7 +21,7 @@ from rekern.solver.frontier import BLOCK_POINTS, Frontier, Rows
 from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
 
-FIRST_DIVE = 256        # rows that are followed to their end first, so that there is something to compare with
+FIRST_DIVE = 4096       # points of a block until there is a choice to compare with
 FIRST_CELLS = 8         # cells of the separator whose parts are solved first, for the same reason
 SMALL = 1 << 15         # points that are looked at as they are: less work than to divide them
 
@@ -121,7 +121,7 @@ class _Search:
                 return [*waiting, rows]
             size = max(1, BLOCK_POINTS // frontier.fan(rows))
             if not len(best.cost):
-                size = min(size, FIRST_DIVE * len(best.window))
+                size = min(size, max(1, FIRST_DIVE // frontier.fan(rows)) * len(best.window))
             if len(rows) > size:
                 first = np.zeros(len(rows), dtype=np.bool_)
                 if len(best.window) == 1:
@@ -152,9 +152,7 @@ class _Search:
         """Raises where the cost is no number, or is computed from numbers that may have been rounded."""
         wrong = ~np.isfinite(rows.bound)
         if self.risky_cost and not wrong.any():
-            at = {name: domain.at(rows.starts[name]) for name, domain in self.domains.items() if name in rows.starts}
-            at |= {name: values[rows.group] for name, values in frontier.fixed.items()}
-            wrong = np.broadcast_to(frontier.cost.too_large(at), wrong.shape)
+            wrong = np.broadcast_to(frontier.cost.largest(frontier.box(rows)) > 0, wrong.shape)
         if wrong.any():
             first = int(np.argmax(wrong))
             values = {name: int(v[rows.group[first]]) for name, v in frontier.fixed.items()}
@@ -266,14 +264,30 @@ class _Divided:
             if not total[cell] <= limit or math.isinf(total[cell]):
                 break
             costs, chosen = np.full(1, alone[cell]), np.zeros((1, 0), dtype=np.int64)
+            known: list[str] = []
             rest = total[cell] - alone[cell]
-            for best in bests:
+            for names, best in zip(self.split.parts, bests, strict=True):
                 more, positions = best.of(int(cell))
                 rest -= best.least[cell]
                 sums = costs[:, None] + more[None, :]
                 left, right = np.nonzero(sums + rest <= limit + combined.window[0])
                 costs = sums[left, right]
                 chosen = np.concatenate([chosen[left], positions[right]], axis=1)
+                known += names
+                costs, chosen = self._leading(known, costs, chosen, combined.window)
             starts = {name: np.full(len(costs), column[cell]) for name, column in cells.starts.items()}
             starts |= {name: chosen[:, column] for name, column in order.items()}
             combined.offer(Rows(np.zeros(len(costs), dtype=np.int64), starts, dict.fromkeys(starts, 1), costs))
+
+    def _leading(
+        self, names: Sequence[str], costs: Floats, chosen: Positions, window: Floats
+    ) -> tuple[Floats, Positions]:
+        """The sums that may still get a place: what is added to them later is the same for all."""
+        if len(costs) <= self.search.top:
+            return costs, chosen
+        order = [name for name in self.names if name in names]
+        column = {name: chosen[:, place] for place, name in enumerate(names)}
+        rows = Rows(np.zeros(len(costs), dtype=np.int64), column, dict.fromkeys(names, 1), costs)
+        leaders = Best(order, self.search.top, window)
+        leaders.offer(rows)
+        return leaders.cost, leaders.chosen[:, [order.index(name) for name in names]]

@@ -211,6 +211,10 @@ class Frontier:
             bound = np.where(np.isnan(total), -math.inf, total)
         return Rows(groups, flat, widths, bound)
 
+    def box(self, rows: Rows) -> dict[str, Box]:
+        """Bounds of every variable, one entry a row; the same number for those that are open."""
+        return self._box(rows.group, rows.starts, rows.widths)
+
     def _box(self, group: Positions, starts: Mapping[str, Positions], widths: Mapping[str, int]) -> dict[str, Box]:
         box: dict[str, Box] = {}
         for name, domain in self.domains.items():
@@ -241,12 +245,11 @@ class Frontier:
         doubtful: list[tuple[Limit, Flags]] = []
         for place, slot, use in zip(reading, program.outputs, program.over(box), strict=True):
             limit = self.problem.limits[place]
-            missed = missed | certainly_missed(limit, use, self.risky[place])
+            large: Values = self.risky[place] and self.problem.compiled.limits.part([place]).largest(box)
+            missed = missed | certainly_missed(limit, use, large)
             if use[0] is use[1]:
                 if self.risky[place]:
-                    points = {name: low for name, (low, high) in box.items() if low is high}
-                    large = self.problem.compiled.limits.part([place]).too_large(points)
-                    doubtful.append((limit, large))
+                    doubtful.append((limit, np.asarray(large) > 0))
                 if not program.steps[slot].defined:
                     doubtful.append((limit, np.isnan(use[0])))
         for limit, flags in doubtful:

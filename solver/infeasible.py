@@ -76,7 +76,8 @@ class Infeasible(SolverError):
     def __str__(self) -> str:
         lines = [f"no sizes fit {self.problem.name}"]
         if len(self.conflicts) > 1:
-            lines[0] += f": these {len(self.conflicts)} limits cannot be met together"
+            doubt = "" if self.minimal else ", and perhaps fewer of them neither"
+            lines[0] += f": these {len(self.conflicts)} limits cannot be met together{doubt}"
         alone = len(self.conflicts) == 1 or self.nearest is None
         lines += [f"    {conflict.described(alone)}" for conflict in self.conflicts]
         if self.nearest:

@@ -51,6 +51,8 @@ CHAINED = {
     Least: "min",
     Most: "max",
 }
+Floats = NDArray[np.float64]
+
 NEEDS_EXACT = {
     "mod", "eq", "le", "lt", "ceiling", "floor", "ceiling_of_ratio", "floor_of_ratio",
 }
@@ -164,7 +166,7 @@ class Program:
         """
         if max(self._sizes(box), default=0.0) <= EXACT_BELOW:
             return [0.0] * len(self.outputs)
-        ends = Program(self.steps, tuple(range(len(self.steps)))).over(box)
+        ends = self._every_step().over(box)
         large: list[float] = []
         risky: list[float] = []
         for step, (low, high) in zip(self.steps, ends, strict=True):
@@ -175,6 +177,9 @@ class Program:
             below = [large[i] if exact else 0.0 for i in step.reads]
             risky.append(max([0.0, *below, *(risky[i] for i in step.reads)]))
         return [risky[i] for i in self.outputs]
+
+    def _every_step(self) -> Program:
+        return Program(self.steps, tuple(range(len(self.steps))))
 
     def _sizes(self, box: Mapping[str, Box]) -> list[float]:
         """A quick bound of the magnitude of each step that must be exact or leads to one; inf: not known."""
@@ -207,13 +212,13 @@ class Program:
         # A number that is no whole one matters only through what is rounded to one.
         return [size for size, step in zip(sizes, self.steps, strict=True) if step.whole]
 
-    def too_large(self, point: Mapping[str, Values]) -> NDArray[np.bool_]:
-        """Where a whole number on the way to the results is beyond what is exact."""
-        found: NDArray[np.bool_] = np.zeros((), dtype=np.bool_)
-        for step, value in zip(self.steps, self.trace(point), strict=True):
+    def largest(self, box: Mapping[str, Box]) -> Floats:
+        """The largest whole number on the way to the results, in each box; 0 where all of them are exact."""
+        found: Floats = np.zeros(())
+        for step, ends in zip(self.steps, self._every_step().over(box), strict=True):
             if step.whole and step.operation != "constant":
-                found = found | (np.abs(value) > EXACT_BELOW)
-        return found
+                found = np.fmax(found, np.fmax(np.abs(ends[0]), np.abs(ends[1])))
+        return np.where(found > EXACT_BELOW, found, 0.0)
 
 
 def compile_program(symbols: Mapping[sympy.Symbol, str], formulas: Mapping[str, sympy.Expr]) -> Program:

@@ -99,7 +99,8 @@ def _values(
     results = [np.broadcast_to(result, len(choices)) for result in program.at(at)]
     hull = {name: (column.min(), column.max()) for name, column in at.items()} if choices else {}
     risky = program.inexact(hull) if any(high > 1 << 16 for _, high in hull.values()) else [0.0] * len(results)
-    for (name, formula), result, large in zip(formulas.items(), results, risky, strict=True):
+    for place, (name, formula) in enumerate(formulas.items()):
+        result = results[place]
         label = f"{kind} {name!r} of {problem.name!r}"
         wrong = np.isnan(result) if kind == "limit" else ~np.isfinite(result)
         first = dict(zip(at, choices[int(np.argmax(wrong))], strict=True)) if choices else {}
@@ -107,7 +108,10 @@ def _values(
         if wrong.any():
             fault = "has no value" if kind == "limit" else f"is {result[wrong][0]}"
             raise SolverError(f"{label} {fault}{where}:\n    {formula}")
-        if large:
-            raise inexact(label, str(formula), first)
+        if risky[place]:
+            points = {name: (column, column) for name, column in at.items()}
+            large = np.broadcast_to(program.part([place]).largest(points), len(choices))
+            if large.any():
+                raise inexact(label, str(formula), dict(zip(at, choices[int(np.argmax(large))], strict=True)))
     values = [[float(result[i]) for result in results] for i in range(len(choices))]
     return [dict(zip(formulas, row, strict=True)) for row in values]

@@ -15,7 +15,7 @@ from rekern.solver.boxes import Box
 from rekern.solver.clock import Clock
 from rekern.solver.divisors import cut, relations
 from rekern.solver.domains import Domain, Domains, domains_of, min_max
-from rekern.solver.points import ROUNDING
+from rekern.solver.points import ROUNDING, Values
 from rekern.solver.problem import Limit, Problem
 
 PROBES = 64         # values, or stretches of an interval, that are tried one by one
@@ -61,11 +61,11 @@ def tighten(problem: Problem, limits: Iterable[Limit], clock: Clock = Clock()) -
     return domains
 
 
-def certainly_missed(limit: Limit, use: Box, large: float = 0.0) -> Flags:
+def certainly_missed(limit: Limit, use: Box, large: Values = 0.0) -> Flags:
     """Where bounds of what is used leave no doubt that the limit is missed.
 
     Args:
-        large: The largest number that may have been rounded, see `Program.inexact`.
+        large: The largest whole number that may have been rounded on the way, see `Program.inexact`.
     """
     caution = ROUNDING * abs(limit.bound) + LOSS * large
     if limit.at_least is None:
