@@ -5,10 +5,12 @@ In: numbers or formulas. Out: a number if all of them are numbers, else a formul
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import sympy
 
-Size = int | sympy.Expr
-Truth = bool | sympy.logic.boolalg.Boolean
+Size: TypeAlias = int | sympy.Expr
+Truth: TypeAlias = bool | sympy.logic.boolalg.Boolean
 
 
 def larger(a: Size, b: Size) -> Size:
