@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from rekern.cli.bench import bench
 from rekern.cli.calibrate import calibrate_command
 from rekern.cli.doctor import doctor
+from rekern.cli.explain import explain
 from rekern.cli.hw import hw
 from rekern.cli.render import render
 from rekern.cli.show import show
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (zoo, show, render, bench, doctor):
+for command in (zoo, show, explain, render, bench, doctor):
     app.command()(command)
 app.command("calibrate")(calibrate_command)
 app.add_typer(hw, name="hw")

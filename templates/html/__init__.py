@@ -1,0 +1,1 @@
+"""Templates of pages: one file each, with its style in it."""
