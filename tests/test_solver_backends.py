@@ -1,14 +1,10 @@
 """All back ends against trying everything in exact arithmetic, and what they say when they cannot go on."""
 
-import importlib
-import importlib.util
 import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +12,6 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekern.hwmodels import load
 from rekern.solver import Infeasible, Limit, OutOfTime, Problem, SolverError, Variable, solve
 from rekern.solver.backends import cpsat, python_constraint, scaled, table
 from rekern.solver.backends.python_constraint import SCALAR_OPERATIONS
@@ -24,7 +19,6 @@ from rekern.solver.points import POINT_OPERATIONS, quiet
 from solver_problems import Case, Point, small_problems
 
 ALL = ("native", "cpsat", "python_constraint")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def points(problem: Problem, top: int, backend: str) -> list[Point]:
@@ -193,40 +187,3 @@ def test_a_table_is_joined_and_cut_as_it_grows() -> None:
     found = table.rows(problem, {"v0", "v1", "v2"})
     assert found is not None and len(found["v0"]) == 3 * 60
     assert table.rows(problem, {"v1", "v2", "v3", "v4"}) is None
-
-
-# -- FlashRNN's system ---------------------------------------------------------------------------------------
-
-
-def flashrnn() -> ModuleType:
-    described = importlib.util.spec_from_file_location("flashrnn_system", ROOT / "benchmarks" / "flashrnn_system.py")
-    assert described is not None and described.loader is not None
-    module = importlib.util.module_from_spec(described)
-    sys.modules[described.name] = module
-    described.loader.exec_module(module)
-    return module
-
-
-SYSTEM = flashrnn()
-H100 = load("h100_sxm").gpu
-FEW = [key for key, (_, backward) in SYSTEM.POINTS.items() if backward < 15_000]
-
-
-@pytest.mark.parametrize("heads, dim, batch", FEW)
-@pytest.mark.parametrize("forward", (True, False))
-def test_flashrnn_has_the_published_number_of_points(heads: int, dim: int, batch: int, forward: bool) -> None:
-    case = SYSTEM.Case(heads, dim, batch, forward)
-    found = points(SYSTEM.published(case, H100), 100_000, "native")
-    assert len(found) == SYSTEM.POINTS[heads, dim, batch][not forward]
-    fewer = points(SYSTEM.corrected(case, H100), 100_000, "native")
-    assert 0 < len(fewer) < len(found)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("forward", (True, False))
-def test_back_ends_agree_on_flashrnn(forward: bool) -> None:
-    problem = SYSTEM.published(SYSTEM.Case(12, 64, 16, forward), H100)
-    native, *others = (solve(problem, 3, backend=backend) for backend in ALL)
-    assert all(found == native for found in others)
-    # One block a head needs no grid barrier, and that is what makes the step short.
-    assert native[0].values["output_blocks"] == native[0].values["k_blocks"] == 1
