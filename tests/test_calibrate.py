@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
