@@ -22,7 +22,7 @@ from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
 
 FIRST_DIVE = 4096       # points of a block until there is a choice to compare with
-FIRST_CELLS = 8         # cells of the separator whose parts are solved first, for the same reason
+FIRST_CELLS = 4         # cells of the separator whose parts are solved first, for the same reason
 SMALL = 1 << 15         # points that are looked at as they are: less work than to divide them
 
 
@@ -212,8 +212,9 @@ class _Divided:
             batch = np.sort(batch[worth])
             for part in parts:
                 search.ceiling = ceiling
-                rest = alone + least.sum(axis=0) - least[part]
-                groups = batch[~(least[part][batch] + rest[batch] > ceiling)]
+                rest = alone + np.delete(least, part, axis=0).sum(axis=0)
+                # Where another part has no choice at all, this one need not be looked at.
+                groups = batch[np.isfinite(rest[batch]) & ~(least[part][batch] + rest[batch] > ceiling)]
                 root = frontiers[part].root(groups, least[part][groups])
                 finished = not search.explore(frontiers[part], root, bests[part], rest) and finished
                 if not finished:
