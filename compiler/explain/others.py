@@ -24,13 +24,13 @@ LISTED = 512  # choices of one launch that are looked at: of those that fit, the
 def others(case: Case, top: int) -> tuple[Other, ...]:
     """The nearest `top` choices that lost, and the best of each schedule that is not among them."""
     best_parts = case.parts(case.best[0][0], case.solution)
-    same = [_same(case, values, best_parts) for values in _changed(case.problem, case.solution)]
+    same = [_same(case, values, best_parts) for values in choices_beside(case.problem, case.solution)]
     schedules = [_other(case, schedule, solution, best_parts) for schedule, solution in case.best[1:]]
     ordered = sorted([*same, *schedules], key=lambda other: other.seconds)
     return tuple(o for n, o in enumerate(ordered) if n < top or o.schedule != case.best[0][0])
 
 
-def _changed(problem: Problem, solution: Solution) -> Iterator[Mapping[str, int]]:
+def choices_beside(problem: Problem, solution: Solution) -> Iterator[Mapping[str, int]]:
     """The best choice with each group of sizes changed."""
     read_by = readers(problem)
     shared = [name for name, terms in read_by.items() if len(terms) > 1]
@@ -78,8 +78,9 @@ def _other(case: Case, schedule: str, solution: Solution, best_parts: tuple[Part
     mine, theirs = _places(case.parts(schedule, solution), same), _places(best_parts, same)
     changes = [_change(place, mine.get(place, {}), theirs.get(place, {})) for place in dict.fromkeys([*mine, *theirs])]
     return Other(
-        schedule, solution.cost, solution.cost - best.cost, solution.cost / best.cost - 1, dict(solution.values),
-        differs, tuple(sorted((c for c in changes if c.seconds), key=lambda c: -abs(c.seconds))),
+        schedule, solution.cost, solution.cost - best.cost, solution.cost / best.cost - 1, solution.cost / best.cost,
+        dict(solution.values), differs,
+        tuple(sorted((c for c in changes if c.seconds), key=lambda c: -abs(c.seconds))),
     )  # fmt: skip
 
 

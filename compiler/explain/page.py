@@ -156,9 +156,9 @@ def _sensitivity(e: Explanation) -> Table:
     for point in e.sensitivity.points:
         chosen = point.value == e.sensitivity.chosen
         name = _number(number(point.value))
-        if point.seconds is None:
+        if point.seconds is None or point.behind is None:
             rows.append((name, Cell(""), Cell(""), Cell(f"does not fit: {point.reason}", "quiet")))
             continue
-        more = "" if chosen else words.difference(point.seconds - e.seconds)
+        more = "" if chosen else words.difference(point.behind)
         rows.append((name, _number(seconds(point.seconds)), _number(more), Cell("chosen" if chosen else "", "strong")))
     return Table(head, tuple(rows))

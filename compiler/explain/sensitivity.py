@@ -16,7 +16,7 @@ def sensitivity(problem: Problem, solution: Solution) -> Sensitivity:
     """Of the size that most terms of the cost read; among equals the one declared first."""
     variable = main_variable(problem)
     chosen = solution.values[variable.name]
-    points = tuple(_point(problem, variable.name, value) for value in shown_values(variable, chosen))
+    points = tuple(_point(problem, variable.name, value, solution.cost) for value in shown_values(variable, chosen))
     return Sensitivity(variable.name, chosen, points)
 
 
@@ -39,9 +39,9 @@ def shown_values(variable: Variable, chosen: int) -> list[int]:
     return sorted({*values, chosen})
 
 
-def _point(problem: Problem, name: str, value: int) -> Point:
+def _point(problem: Problem, name: str, value: int, best: float) -> Point:
     try:
         found = solve(held_at(problem, {name: value}))
     except Infeasible as error:
-        return Point(value, None, {}, ", ".join(conflict.limit.name for conflict in error.conflicts))
-    return Point(value, found.cost, dict(found.terms), "")
+        return Point(value, None, None, {}, ", ".join(conflict.limit.name for conflict in error.conflicts))
+    return Point(value, found.cost, found.cost - best, dict(found.terms), "")

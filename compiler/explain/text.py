@@ -127,9 +127,9 @@ def _rejected(e: Explanation) -> list[str]:
 def _sensitivity(e: Explanation) -> list[str]:
     def row(point: Point) -> tuple[str, str, str, str]:
         mark = "chosen" if point.value == e.sensitivity.chosen else ""
-        if point.seconds is None:
+        if point.seconds is None or point.behind is None:
             return number(point.value), "", "", f"does not fit: {point.reason}"
-        slower = "" if mark else words.difference(point.seconds - e.seconds)
+        slower = "" if mark else words.difference(point.behind)
         return number(point.value), seconds(point.seconds), slower, mark
 
     name = e.sensitivity.variable

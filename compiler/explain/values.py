@@ -155,7 +155,7 @@ class Other:
     """A choice that lost.
 
     Args:
-        behind: Seconds more than the best.
+        behind: Seconds more than the best, `behind_share` of its seconds; `times`: as a multiple of them.
         sizes: All of its values.
         differs: Sizes that are not those of the best, as (its value, value of the best); empty for another schedule.
         changes: Places that are different, the largest first; together they are `behind`.
@@ -165,6 +165,7 @@ class Other:
     seconds: float
     behind: float
     behind_share: float
+    times: float
     sizes: Mapping[str, int]
     differs: Mapping[str, tuple[int, int]]
     changes: tuple[Change, ...]
@@ -181,10 +182,11 @@ class Unfit:
 
 @dataclass(frozen=True)
 class Point:
-    """The best choice with one size held at `value`; None and a reason where nothing fits."""
+    """The best choice with one size held at `value`, `behind` the best of all; None and a reason where nothing fits."""
 
     value: int
     seconds: float | None
+    behind: float | None
     parts: Mapping[str, float]
     reason: str
 

@@ -110,8 +110,9 @@ def some_do_not_fit(e: Explanation) -> bool:
 
 
 def sizes(e: Explanation) -> list[tuple[str, str]]:
-    """Sizes by the launch whose name they begin with; those of several launches first, under ''."""
-    return grouped(e.sizes, [part.name for part in e.parts])
+    """Sizes by the launch or pass whose name they begin with; all others first, under ''."""
+    names = dict.fromkeys(name for part in e.parts for name in (part.name, part.pass_name))
+    return grouped(e.sizes, list(names))
 
 
 def grouped(values: Mapping[str, int], names: Sequence[str]) -> list[tuple[str, str]]:
@@ -166,7 +167,7 @@ def other(found: Other, best: str) -> str:
 
 def behind(found: Other) -> str:
     """By how much it lost."""
-    share = f"{1 + found.behind_share:.1f} times the best" if found.behind_share >= 1 else percent(found.behind_share)
+    share = f"{found.times:.1f} times the best" if found.times >= 2 else percent(found.behind_share)
     return f"{difference(found.behind)} ({share})"
 
 
