@@ -6,15 +6,16 @@ passes of one schedule are added up and become one `Problem`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import sympy
 from sympy import Expr, Integer
 
+from rekern.errors import PlanError
 from rekern.hwmodels.gpu import Gpu
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.launches import Launch, priced
+from rekern.schedules.gpu.launches import Launch, Priced, priced
 from rekern.schedules.gpu.work import power_of_two
 from rekern.solver import Limit, Problem, Variable
 from rekern.solver.formulas import RoundedUp
@@ -37,6 +38,29 @@ class Design:
         limits = tuple(dict.fromkeys([*self.limits, *other.limits]))
         return Design(joined, (*self.launches, *other.launches), limits)
 
+    def alone(self, launch: str, values: Mapping[str, int], call: Call) -> Problem:
+        """The problem of one launch: what other launches read too is fixed at `values`."""
+        costs = {each.name: priced(each, call.gpu) for each in self.launches}
+        if launch not in costs:
+            raise PlanError(f"there is no launch {launch!r}; there are {', '.join(costs)}")
+        own = _reads(costs[launch])
+        shared = {name for other, cost in costs.items() if other != launch for name in _reads(cost)}
+        variables = [
+            Variable.one_of(v.name, (values[v.name],)) if v.name in shared else v
+            for v in self.variables
+            if v.name in own
+        ]
+        # A variable that can be 0 has another symbol than one that cannot.
+        symbols = {v.symbol: w.symbol for v in self.variables for w in variables if w.name == v.name}
+        found = costs[launch]
+        return Problem(
+            f"{launch} of {call}",
+            variables,
+            [replace(limit, expression=limit.expression.xreplace(symbols)) for limit in found.limits],
+            {launch: found.seconds.xreplace(symbols)},
+            {name: formula.xreplace(symbols) for name, formula in found.figures.items()},
+        )
+
     def problem(self, schedule: str, call: Call) -> Problem:
         """Everything in one problem: the cost is the sum over launches."""
         costs = {launch.name: priced(launch, call.gpu) for launch in self.launches}
@@ -47,6 +71,12 @@ class Design:
             {name: p.seconds for name, p in costs.items()},
             {name: formula for p in costs.values() for name, formula in p.figures.items()},
         )
+
+
+def _reads(cost: Priced) -> set[str]:
+    """Names of the variables that a launch reads."""
+    formulas = [cost.seconds, *(limit.expression for limit in cost.limits)]
+    return {symbol.name for formula in formulas for symbol in formula.free_symbols}
 
 
 def tile(name: str, length: int, least: int = SMALLEST_TILE, most: int = 256) -> Variable:

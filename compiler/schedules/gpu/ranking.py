@@ -105,3 +105,15 @@ def rank(call: Call, top: int = 1) -> Ranking:
     order = {name: n for n, name in enumerate(SCHEDULES)}
     choices.sort(key=lambda c: (c.seconds, order[c.schedule]))
     return Ranking(call, tuple(choices), refused, unfit)
+
+
+def alternatives(call: Call, choice: Choice, launch: str, top: int) -> tuple[Solution, ...]:
+    """The best sizes of one launch, where all others and what it shares with them stay as chosen.
+
+    Kernels of a plan are compiled and timed one by one, so this is the list that a gate or a tuner works through.
+
+    Raises:
+        PlanError: the schedule has no such launch.
+    """
+    design = SCHEDULES[choice.schedule].design(call) + step.design(call)
+    return solve(design.alone(launch, choice.solution.values, call), top)

@@ -22,9 +22,15 @@ DENSE: tuple[Sizes, ...] = ((16, 12, 1024, {"D": 64}), (16, 1, 1024, {"D": 768})
 ELEMENTWISE: tuple[Sizes, ...] = ((8, 1, 4096, {"D": 2048}), (1, 1, 65536, {"D": 1024}), (3, 1, 1000, {"D": 100}))
 # A layer of a 1.3 B model; a long sequence alone; and an odd one.
 MATRIX: tuple[Sizes, ...] = (
-    (8, 16, 4096, {"K": 128, "V": 128, "D": 2048, "N": 16}),
-    (1, 16, 65536, {"K": 128, "V": 256, "D": 2048, "N": 16}),
-    (3, 5, 1000, {"K": 60, "V": 100, "D": 100, "N": 20}),
+    (8, 16, 4096, {"K": 128, "V": 128}),
+    (1, 16, 65536, {"K": 128, "V": 256}),
+    (3, 5, 1000, {"K": 60, "V": 100}),
+)
+# Mamba: channels with a few numbers each, no heads.
+CHANNELS: tuple[Sizes, ...] = (
+    (8, 1, 4096, {"D": 2048, "N": 16}),
+    (1, 1, 65536, {"D": 2048, "N": 16}),
+    (3, 1, 1000, {"D": 100, "N": 20}),
 )
 # A feature map of second order has K * K rows.
 SQUARED: tuple[Sizes, ...] = ((8, 16, 4096, {"K": 16, "V": 64}), (3, 5, 1000, {"K": 12, "V": 20}))
@@ -35,7 +41,8 @@ def usual_sizes(spec: Recurrence) -> tuple[Sizes, ...]:
     if any(isinstance(s.kind, Dense) for s in facts(spec).stages):
         return DENSE
     widest = max(len(o.axes) for o in spec.states)
-    return (ELEMENTWISE, ELEMENTWISE, MATRIX, SQUARED)[min(widest, 3)]
+    matrix = MATRIX if "K" in spec.axes else CHANNELS
+    return (ELEMENTWISE, ELEMENTWISE, matrix, SQUARED)[min(widest, 3)]
 
 
 def usual_calls(spec: Recurrence, machine: Machine, dtype: Dtype) -> tuple[Call, ...]:
