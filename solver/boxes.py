@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rekern.solver.points import POINT_OPERATIONS, ROUNDING, Values
+from rekern.solver.points import POINT_OPERATIONS, ROUNDING, Values, rest
 
 Box = tuple[Values, Values]
 Operation = Callable[..., Box]
@@ -33,10 +33,16 @@ def _outwards(box: Box) -> Box:
 
 
 def _mul(a: Box, b: Box) -> Box:
+    if a[0] is a[1]:
+        a, b = b, a
+    if b[0] is b[1]:
+        return _hull(np.multiply(a[0], b[0]), np.multiply(a[1], b[0]))
     return _hull(*(np.multiply(x, y) for x in a for y in b))
 
 
 def _div(a: Box, b: Box) -> Box:
+    if b[0] is b[1]:
+        return _hull(np.divide(a[0], b[0]), np.divide(a[1], b[0]))
     low, high = _hull(*(np.divide(x, y) for x in a for y in b))
     around_zero = np.logical_and(np.less_equal(b[0], 0), np.greater_equal(b[1], 0))
     return np.where(around_zero, math.nan, low), np.where(around_zero, math.nan, high)
@@ -59,12 +65,14 @@ def _each(operation: str) -> Operation:
 
 def _mod(a: Box, b: Box) -> Box:
     """By a divisor > 0; what is smaller than its divisor stays, one divisor and one quotient keep the order."""
-    rest = np.mod(a[0], b[0]), np.mod(a[1], b[1])
-    same = np.logical_and(np.equal(b[0], b[1]), np.equal(np.floor(a[0] / b[0]), np.floor(a[1] / b[1])))
-    below = np.logical_and(np.greater_equal(a[0], 0), np.less(a[1], b[0]))
+    clear = 1.0 - 2 * ROUNDING      # what is nearer to a multiple of the divisor has no rest
+    left = rest(a[0], b[0]), np.mod(a[1], b[1])
+    same = np.equal(b[0], b[1]) & np.equal(np.floor(a[0] / b[0]), np.floor(a[1] / b[1]))
+    same = same & np.less(left[1] + 2 * ROUNDING * np.abs(a[1]), b[1])
+    below = np.greater_equal(a[0], 0) & np.less(a[1], b[0] * clear)
     most = np.where(np.greater_equal(a[0], 0), np.minimum(a[1], b[1]), b[1])
-    low = np.where(same, rest[0], np.where(below, a[0], 0.0))
-    high = np.where(same, rest[1], most)
+    low = np.where(same, left[0], np.where(below, a[0], 0.0))
+    high = np.where(same, left[1], most)
     unknown = np.less_equal(b[0], 0)
     return np.where(unknown, math.nan, low), np.where(unknown, math.nan, high)
 

@@ -26,6 +26,7 @@ from rekern.solver.text import point
 from rekern.solver.tighten import certainly_missed
 
 BLOCK_POINTS = 1 << 15      # rows times values that are looked at together: 256 KiB an array, best of 2**13 to 2**20
+TOGETHER = 1 << 12          # points up to which several variables are chosen at once: bounds would cost more
 WIDEST = 64                 # values that a variable takes at once; longer intervals are split in `STRETCHES`
 STRETCHES = 16
 DENSE = 0.25                # share of points within the limits from which a cost is computed for all of them
@@ -99,15 +100,15 @@ class Frontier:
         """Whether every variable is chosen and every limit was looked at."""
         return not rows.fresh and all(rows.widths.get(name) == 1 for name in self.order)
 
-    def extend(self, rows: Rows, room: int = BLOCK_POINTS) -> Rows:
-        """The rows with at least one variable more; as many as `room` allows, for which bounds are not worth it."""
+    def extend(self, rows: Rows) -> Rows:
+        """The rows with at least one variable more; several at once where that gives few points."""
         rows = self._determined(rows)
         new: dict[str, int] = {}
         points = max(1, len(rows))
         waiting = [name for name in self.order if rows.widths.get(name) != 1]
         for name in waiting:
             values, width = self._next(rows, name)
-            if new and (points * values > room // 8 or width > 1):
+            if new and (points * values > TOGETHER or width > 1):
                 break
             new[name] = width
             points *= values

@@ -27,6 +27,13 @@ def snapped(value: Values) -> Values:
     return np.where(np.abs(value - whole) <= ROUNDING * np.abs(whole), whole, value)
 
 
+def rest(value: Values, divisor: Values) -> Values:
+    """The rest of a division; none where it is only rounding: 5/3 goes into 15 nine times."""
+    left = np.mod(value, divisor)
+    none = np.minimum(left, divisor - left) <= ROUNDING * np.abs(value)
+    return np.where(none, 0.0, left)
+
+
 def _select(condition: Values, then: Values, otherwise: Values) -> Values:
     return np.where(np.asarray(condition) != 0.0, then, otherwise)
 
@@ -46,7 +53,7 @@ POINT_OPERATIONS: dict[str, Callable[..., Values]] = {
     "floor": lambda a: np.floor(snapped(a)),
     "ceiling_of_ratio": np.ceil,
     "floor_of_ratio": np.floor,
-    "mod": np.mod,
+    "mod": rest,
     "abs": np.abs,
     "exp": np.exp,
     "log": np.log,

@@ -41,6 +41,7 @@ def sizes(small: int, block: int, widest: int) -> Iterator[None]:
             patch.setattr(f"rekern.solver.{module}.SMALL", small)
         for module in ("engine", "frontier"):
             patch.setattr(f"rekern.solver.{module}.BLOCK_POINTS", block)
+        patch.setattr("rekern.solver.frontier.TOGETHER", block)
         patch.setattr("rekern.solver.frontier.WIDEST", widest)
         patch.setattr("rekern.solver.frontier.STRETCHES", 2)
         patch.setattr("rekern.solver.engine.FIRST_DIVE", 2)
