@@ -110,6 +110,7 @@ def test_bounds_over_a_box_hold_at_its_points(case: Case, data: st.DataObject) -
         (lambda x: sympy.Piecewise((1, sympy.Ne(x, 9)), (2, sympy.And(x >= 9, x > 8)), (3, True)), 2),
         (lambda x: sympy.Piecewise((1, sympy.Or(x > 9, sympy.Eq(x, 9)))), 1),
         (lambda x: sympy.Piecewise((1, sympy.Not(sympy.Eq(sympy.Mod(x, 4), 1))), (5, True)), 5),
+        (lambda x: sympy.Mod(x + 6, 25 / (x + 6)) + 1, 1),
         (lambda x: (x - 12) ** 2 + (x - 10) ** 3 + 1 / (x - 8), 9),
     ],
 )
