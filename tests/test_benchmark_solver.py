@@ -89,4 +89,4 @@ def test_what_misses_a_goal_is_listed() -> None:
     assert missed(row(0.01, 0.2, 0.005)) == ["c, v: 20.0x the slower, 0.50x the faster"]
     assert missed(row(0.01, 0.1, 0.01, agree=False)) == ["c, v: proven, same answer: False"]
     slow = {"median": 0.02, "p99": 0.05}
-    assert missed(unproven=["x"], solved=slow) == ["zoo: 1 not proven, such as x", "zoo: median 20 ms, goal 10 ms"]
+    assert missed(unproven=["x"], solved=slow) == ["zoo: 1 not proven, such as x", "zoo: median 20.0 ms, goal 10.0 ms"]

@@ -5,8 +5,9 @@ In: a `Problem`. Out: the same as the native search.
 Limits become integer constraints, or tables of the rows that they allow. The cost, which is real, becomes an
 integer in fixed point with a known error (`scaled`). CP-SAT minimises that integer, lists every point within the
 error of the minimum, and the native programs judge those; then it goes on above, until no point that is left can
-be among the best. So the result is exact, ties included, whatever the fixed point rounds. One worker is used: the
-result of more depends on their timing only where the deadline ends the search, but then it would.
+be among the best. So the result is exact, ties included, whatever the fixed point rounds. That was chosen before
+a list of all feasible points, which is as exact and takes as long as there are points, and before an objective alone,
+which can only break ties as it rounds. There is one worker, so that a solve repeats itself.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def _ceiling(t: Translator, a: Ratio) -> Ratio:
 
 def _mod(t: Translator, a: Ratio, b: Ratio) -> Ratio:
     x, y = a.whole, b.whole
-    if x.low < 0 or y.low <= 0:
+    if x.low < 0 or y.low <= 0 or x.high >= EXACT_BELOW:
         raise NotWhole
     found = t.new(0, min(x.high, y.high - 1))
     t.model.add_modulo_equality(found.expr, x.expr, y.expr)

@@ -9,6 +9,7 @@ as all its variables have values, by the same operations in the same order as th
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -33,6 +34,7 @@ except ModuleNotFoundError as error:
 
 LARGEST_DOMAIN = 1 << 20    # values of one variable; the package lists them
 SET_ROWS = 20_000           # a set with more rows is built more slowly than its limit is evaluated
+CALLS_PER_LOOK = 64     # at the clock, which costs as much as a limit does
 
 
 class _TooLate(Exception):
@@ -91,7 +93,21 @@ def _search(problem: Problem, clock: Clock) -> constraint.Problem:
 
 
 def _check(problem: Problem, at: int, names: list[str], clock: Clock) -> Callable[..., bool]:
-    """Whether values of `names`, which are all that the limit reads, meet it."""
+    """Whether values of `names`, which are all that the limit reads, meet it; now and then, whether time is up."""
+    meets = _meets(problem, at, names)
+    if clock.seconds is None:
+        return meets
+    calls = itertools.count()
+
+    def meets_in_time(*values: int) -> bool:
+        if next(calls) % CALLS_PER_LOOK == 0 and clock.over:
+            raise _TooLate
+        return meets(*values)
+
+    return meets_in_time
+
+
+def _meets(problem: Problem, at: int, names: list[str]) -> Callable[..., bool]:
     limit = problem.limits[at]
     allowed = rows(problem, names, {other for other in problem.limits if other is not limit})
     if allowed is not None and len(allowed[names[0]]) <= SET_ROWS:
@@ -100,8 +116,6 @@ def _check(problem: Problem, at: int, names: list[str], clock: Clock) -> Callabl
     run = scalar(programs(problem)[0].part([at]), names)
 
     def meets(*values: int) -> bool:
-        if clock.over:
-            raise _TooLate
         over = run(*values) - limit.bound if limit.at_least is None else limit.bound - run(*values)
         return not over > ROUNDING * abs(limit.bound)
 
@@ -111,6 +125,11 @@ def _check(problem: Problem, at: int, names: list[str], clock: Clock) -> Callabl
 def _snapped(value: float) -> float:
     whole = round(value)
     return float(whole) if abs(value - whole) <= ROUNDING * abs(whole) else value
+
+
+def _rest(value: float, divisor: float) -> float:
+    left = value % divisor
+    return 0.0 if min(left, divisor - left) <= ROUNDING * abs(value) else left
 
 
 SCALAR_OPERATIONS: dict[str, Callable[..., float]] = {
@@ -123,7 +142,7 @@ SCALAR_OPERATIONS: dict[str, Callable[..., float]] = {
     "floor": lambda a: float(math.floor(_snapped(a))),
     "ceiling_of_ratio": lambda a: float(math.ceil(a)),
     "floor_of_ratio": lambda a: float(math.floor(a)),
-    "mod": operator.mod,
+    "mod": _rest,
     "abs": abs,
     "le": lambda a, b: float(a <= b),
     "lt": lambda a, b: float(a < b),

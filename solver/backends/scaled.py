@@ -78,10 +78,9 @@ class Scaler:
         if isinstance(formula, sympy.Piecewise):
             return self._chosen(formula)
         ratio = self.translator.formula(self._program(formula))
-        return Scaled(self.translator.floor_of(*self._raised(ratio.top, ratio.under)), BITS // 2, 1)
-
-    def _raised(self, top: Whole, under: Whole) -> tuple[Whole, Whole]:
-        return self.translator.times(top, number(1 << BITS // 2)), under
+        bits = 0 if ratio.under.one else BITS // 2
+        top = self.translator.times(ratio.top, number(1 << bits))
+        return Scaled(self.translator.floor_of(top, ratio.under), bits, 0 if ratio.under.one else 1)
 
     def _factors(self, formula: sympy.Mul) -> list[sympy.Expr]:
         """Products of as many factors as still make a short table; the widest factor stays alone."""
