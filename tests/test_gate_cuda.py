@@ -1,10 +1,10 @@
 """CUDA C++ through nvcc, without a GPU: the same answers as for Triton."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from rekern.backends import cuda, nvrtc
 from rekern.backends.compile import compile_source, toolchain_of
 from rekern.backends.cuda import _report_of, compile_cuda, exact_name, nvcc
 from rekern.backends.offline import CudaSource
@@ -13,9 +13,9 @@ from rekern.gate.run import gate
 from rekern.gate.verdicts import Accepted, Candidate
 from rekern.hwmodels import load
 
-needs_nvcc = pytest.mark.skipif(
-    shutil.which("nvcc") is None and shutil.which("nvcc", path="/usr/local/cuda/bin") is None, reason="no nvcc here"
-)
+needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="no nvcc here")
+
+needs_nvrtc = pytest.mark.skipif(nvrtc.library() is None, reason="no NVRTC here")
 
 PLAIN = """
 extern "C" __global__ void scale(float *x, int n) {
@@ -123,11 +123,23 @@ def test_chips_of_others_are_refused() -> None:
 
 
 def test_a_missing_compiler_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvcc.cache_clear()
-    monkeypatch.setattr("rekern.backends.cuda.shutil.which", lambda *_, **__: None)
-    with pytest.raises(BuildError, match="no nvcc found; install the CUDA toolkit"):
-        nvcc()
-    nvcc.cache_clear()
+    monkeypatch.setattr(cuda, "nvcc", lambda: None)
+    monkeypatch.setattr(nvrtc, "library", lambda: None)
+    with pytest.raises(BuildError, match=r"no compiler of CUDA found(.|\n)*install the CUDA toolkit, or: pip install"):
+        compile_cuda(CudaSource(PLAIN, "scale", threads=256), "sm_90")
+
+
+@needs_nvrtc
+def test_nvrtc_serves_where_there_is_no_nvcc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_nvcc = compile_cuda(CudaSource(PRODUCT, "product", threads=32), "sm_90") if nvcc() else None
+    monkeypatch.setattr(cuda, "nvcc", lambda: None)
+    done = compile_cuda(CudaSource(PRODUCT, "product", threads=32), "sm_90")
+    assert done.binary.startswith(b"\x7fELF") and ".target sm_90a" in done.assembly
+    assert [kind for kind, _ in done.resources.matrix_instructions] == ["HMMA"]
+    assert with_nvcc is None or done.resources.shared_bytes == with_nvcc.resources.shared_bytes
+    assert toolchain_of(CudaSource(PLAIN, "scale", threads=256), "sm_90") == f"nvrtc {nvrtc.version()}"
+    with pytest.raises(BuildError, match=r'nvrtc cannot compile k, 32 threads\n.*error: identifier "x" is undefined'):
+        compile_cuda(CudaSource("__global__ void k() { x = 1; }", "k", threads=32), "sm_90")
 
 
 def test_what_ptxas_says_is_told_apart_by_kernel() -> None:

@@ -1,6 +1,6 @@
-"""CUDA C++, compiled by nvcc for a chip that need not be there.
+"""CUDA C++, compiled by nvcc or else by NVRTC for a chip that need not be there.
 
-In: a `CudaSource` and an architecture. Out: a `Compiled`. Where nvcc fails, the source is kept.
+In: a `CudaSource` and an architecture. Out: a `Compiled`. Where the compiler fails, the source is kept.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from rekern.backends import nvrtc
 from rekern.backends.binaries import matrix_instructions_of_cubin, usage_of_cubin, version_of
 from rekern.backends.offline import Compiled, CudaSource, Resources, identity
 from rekern.errors import BuildError, PlanError
@@ -25,26 +27,28 @@ SHARED = re.compile(r"(\d+) bytes smem")
 
 
 @cache
-def nvcc() -> str:
-    """The command.
-
-    Raises:
-        BuildError: there is none.
-    """
+def nvcc() -> str | None:
+    """The command, or None."""
     for place in (None, "/usr/local/cuda/bin"):
         if found := shutil.which("nvcc", path=place):
             return found
-    raise BuildError("no nvcc found; install the CUDA toolkit, or put its bin folder on PATH")
+    return None
 
 
-@cache
 def toolchain() -> str:
     """The compiler with its version.
 
     Raises:
         BuildError: there is none.
     """
-    return f"nvcc {version_of(nvcc())}"
+    if found := nvcc():
+        return f"nvcc {version_of(found)}"
+    if nvrtc.library():
+        return f"nvrtc {nvrtc.version()}"
+    raise BuildError(
+        "no compiler of CUDA found: no nvcc on PATH, and no NVRTC\n"
+        "install the CUDA toolkit, or: pip install 'rekern[cuda]'"
+    )
 
 
 def exact_name(architecture: str) -> str:
@@ -69,22 +73,20 @@ def compile_cuda(source: CudaSource, architecture: str, *, disassemble: bool = T
         disassemble: Whether to count matrix instructions.
 
     Raises:
-        BuildError: nvcc is missing or fails; the message says where the source is kept.
+        BuildError: there is no compiler, or it fails; the message says where the source is kept.
     """
-    with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as name:
-        folder = Path(name)
-        (folder / "kernel.cu").write_text(source.text)
-        command = [nvcc(), f"-arch={exact_name(architecture)}", "-std=c++17", "-O3", *source.options]
-        command += ["-cubin", "-Xptxas", "-v", "--keep", "--keep-dir", ".", "kernel.cu", "-o", "out.cubin"]
-        start = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - start
-        if done.returncode != 0:
-            raise BuildError(_failure(source, done.stderr + done.stdout))
-        binary = (folder / "out.cubin").read_bytes()
-        assembly = (folder / "kernel.ptx").read_text()
+    toolchain()
+    start = time.perf_counter()
+    options = [f"-arch={exact_name(architecture)}", "-std=c++17", *source.options]
+    try:
+        binary, assembly, output = _by_nvcc(source.text, options) if nvcc() else nvrtc.compile_text(
+            source.text, [*options, "--ptxas-options=-v"]
+        )
+    except BuildError as error:
+        raise BuildError(_failure(source, str(error))) from None
+    seconds = time.perf_counter() - start
     registers, stack = usage_of_cubin(binary, source.name)
-    report = _report_of(source.name, done.stderr)
+    report = _report_of(source.name, output)
     spills, shared = SPILLS.search(report), SHARED.search(report)
     resources = Resources(
         shared_bytes=source.dynamic_shared_bytes + (int(shared[1]) if shared else 0),
@@ -98,6 +100,19 @@ def compile_cuda(source: CudaSource, architecture: str, *, disassemble: bool = T
     return Compiled(architecture, resources, binary, assembly, seconds)
 
 
+def _by_nvcc(text: str, options: Sequence[str]) -> tuple[bytes, str, str]:
+    """As `nvrtc.compile_text`."""
+    with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as name:
+        folder = Path(name)
+        (folder / "kernel.cu").write_text(text)
+        command = [str(nvcc()), *options, "-O3", "-cubin", "-Xptxas", "-v"]
+        command += ["--keep", "--keep-dir", ".", "kernel.cu", "-o", "out.cubin"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BuildError(done.stderr + done.stdout)
+        return (folder / "out.cubin").read_bytes(), (folder / "kernel.ptx").read_text(), done.stderr
+
+
 def _report_of(kernel: str, output: str) -> str:
     """What ptxas says of one kernel: from the line that names it to the one that names the next."""
     parts = re.split(r"Compiling entry function '(\w+)'", output)
@@ -108,7 +123,7 @@ def _failure(source: CudaSource, output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     first = next((line for line in lines if "error" in line or "fatal" in line), lines[0] if lines else "no message")
     kept = Settings.read().cache_dir / "cuda" / "failed" / f"{identity(source)}.cu"
-    message = f"nvcc cannot compile {source}\n    {first}"
+    message = f"{toolchain().split()[0]} cannot compile {source}\n    {first}"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(source.text)

@@ -5,16 +5,15 @@ In: tile sizes, as whole numbers or sympy symbols. Out: registers of a thread, a
 
 from __future__ import annotations
 
-from rekern.resources.formulas import Size, Truth, ratio
+from rekern.resources.formulas import Size, Truth, both, either, ratio
+from rekern.resources.shared_memory import GROUP_ROWS, GROUP_WARPS, INSTRUCTIONS, LANES
 
-LANES = 32
-# float32 sums of a thread above which kernels with one product spill (benchmarks/gate.py). Where a warp group
-# keeps its sums in tensor memory they take columns, not registers.
+# float32 sums of a thread above which kernels with one product spill (benchmarks/gate.py)
 MOST_SUMS = 128
 
 
 def accumulator_registers(bm: Size, bn: Size, warps: Size) -> Size:
-    """float32 sums of a [bm, bn] tile that one thread holds.
+    """float32 sums of a [bm, bn] tile that one thread holds, in registers of 32 bits.
 
     >>> accumulator_registers(128, 256, 8)
     128
@@ -25,7 +24,12 @@ def accumulator_registers(bm: Size, bn: Size, warps: Size) -> Size:
 def spills(bm: Size, bn: Size, warps: Size, architecture: str) -> Truth:
     """Whether a kernel with one product of these sizes is likely to spill: a guess that the gate checks.
 
-    >>> spills(256, 256, 8, "sm_90"), spills(128, 256, 8, "sm_90")
-    (True, False)
+    Sums in tensor memory take columns there, not registers.
+
+    >>> spills(256, 256, 8, "sm_90"), spills(128, 256, 8, "sm_90"), spills(256, 256, 8, "sm_100")
+    (True, False, False)
     """
-    return accumulator_registers(bm, bn, warps) > MOST_SUMS
+    many = accumulator_registers(bm, bn, warps) > MOST_SUMS
+    if INSTRUCTIONS.get(architecture, ("", False))[0] == "tcgen05":
+        return both(many, either(bm < GROUP_ROWS, warps < GROUP_WARPS))
+    return many
