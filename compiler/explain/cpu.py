@@ -74,7 +74,7 @@ def case(call: CpuCall) -> Case:
     return Case(
         Subject(
             call.spec.name, ordered, call.batch, call.heads, None, call.dtype, True, call.machine.name, "cpu",
-            call.threads,
+            call.threads, "one step of one sequence and head" if made.tiled else "one step of all sequences and heads",
         ),
         {"time_loop": posed},
         (("time_loop", solve(posed)),),

@@ -18,7 +18,6 @@ from rekern.schedules.gpu.rates import WARP_GROUP_ROWS, has_matrix, matrix_flops
 from rekern.solver import Problem, Solution, evaluate
 
 COUNTS = ("waves", "blocks on an SM", "registers", "shared bytes")  # figures of a launch that are no seconds
-QUANTITIES = ("blocks", "flops", "dram_bytes", "l2_bytes")
 
 
 def case(call: Call) -> Case:
@@ -52,6 +51,7 @@ def _subject(call: Call) -> Subject:
     return Subject(
         call.spec.name, dict(call.lengths), call.batch, call.heads, call.time, call.dtype, call.gradient,
         call.machine.name, "gpu", None,
+        "forward, gradient and one step of decoding" if call.gradient else "forward and one step of decoding",
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _part(name: str, seconds: float, solution: Solution, quantities: Mapping[str
     known = _of(name, quantities)
     terms = {term: value for term, value in figures.items() if term not in COUNTS}
     exposed = _exposed(terms, seconds)
-    flops, dram, l2 = (known.get(q) for q in QUANTITIES[1:])
+    flops, dram, l2 = (known.get(quantity) for quantity in ("flops", "dram_bytes", "l2_bytes"))
     counts = {"blocks": known["blocks"]} if known else {}
     counts |= {count: figures[count] for count in COUNTS if count in figures}
     return Part(

@@ -21,9 +21,10 @@ class Subject:
     """The call that is explained.
 
     Args:
-        kind: "gpu" or "cpu"; times are those of the whole call on a GPU, of one step of it on a CPU.
+        kind: "gpu" or "cpu".
         time: Steps; None where no size depends on it.
         threads: Of a CPU; None on a GPU.
+        times_are: What the time of a choice is the time of.
     """
 
     spec: str
@@ -36,6 +37,7 @@ class Subject:
     target: str
     kind: str
     threads: int | None
+    times_are: str
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,6 @@ def call(subject: Subject) -> str:
     return f"{subject.spec}{lengths}, {', '.join(parts)}, on {subject.target}"
 
 
-def whole(subject: Subject) -> str:
-    """What the time of a choice is the time of."""
-    if subject.kind == "cpu":
-        return "one step; no size depends on how many there are"
-    return "forward, gradient and one step of decoding" if subject.gradient else "forward and one step of decoding"
-
-
 def terms_title(subject: Subject) -> str:
     """What the terms of a part are."""
     if subject.kind == "cpu":
@@ -81,7 +74,7 @@ def terms_title(subject: Subject) -> str:
 
 def chosen(e: Explanation) -> str:
     """The choice in one line."""
-    return f"{e.schedule}: {seconds(e.seconds)} for {whole(e.subject)}; {proof(e)}"
+    return f"{e.schedule}: {seconds(e.seconds)} for {e.subject.times_are}; {proof(e)}"
 
 
 def proof(e: Explanation) -> str:
