@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from rekern.solver.errors import SolverError
 
+PATIENCE = 60.0     # seconds; problems of kernels take milliseconds, and nobody wants a call that never ends
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

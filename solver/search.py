@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import overload
 
-from rekern.solver.clock import Clock
+from rekern.solver.clock import PATIENCE, Clock
 from rekern.solver.conflict import explain
 from rekern.solver.dispatch import NATIVE, backend_named
 from rekern.solver.domains import Domains, domains_of
@@ -24,14 +24,14 @@ from rekern.solver.tighten import tighten
 
 @overload
 def solve(
-    problem: Problem, top: None = None, *, deadline: float | None = None, backend: str = NATIVE
+    problem: Problem, top: None = None, *, deadline: float | None = PATIENCE, backend: str = NATIVE
 ) -> Solution: ...
 @overload
 def solve(
-    problem: Problem, top: int, *, deadline: float | None = None, backend: str = NATIVE
+    problem: Problem, top: int, *, deadline: float | None = PATIENCE, backend: str = NATIVE
 ) -> tuple[Solution, ...]: ...
 def solve(
-    problem: Problem, top: int | None = None, *, deadline: float | None = None, backend: str = NATIVE
+    problem: Problem, top: int | None = None, *, deadline: float | None = PATIENCE, backend: str = NATIVE
 ) -> Solution | tuple[Solution, ...]:
     """The cheapest choice of values that meets all limits, or the cheapest few.
 
@@ -42,7 +42,7 @@ def solve(
     Args:
         top: How many solutions to return, best first; fewer where fewer exist. None: the best, by itself.
         deadline: Seconds. When they have passed, the best so far is returned, with `proven_optimal` False and
-            its `gap`. None: search to the end.
+            its `gap`. None: search to the end, however long that takes.
         backend: "native", or the name of a module in `rekern.solver.backends`, which gives the same result.
 
     Raises:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rekern.solver.clock import Clock
+from rekern.solver.clock import PATIENCE, Clock
 from rekern.solver.errors import OutOfTime, SolverError
 from rekern.solver.infeasible import Infeasible
 from rekern.solver.problem import Problem
@@ -51,7 +51,7 @@ class NoneFits(SolverError):
         return "\n".join(["nothing fits:", *("  " + line for r in self.reasons for line in str(r).splitlines())])
 
 
-def solve_all(problems: Iterable[Problem], top: int = 1, *, deadline: float | None = None) -> Overall:
+def solve_all(problems: Iterable[Problem], top: int = 1, *, deadline: float | None = PATIENCE) -> Overall:
     """The cheapest choices over several problems. What one problem has found, no other has to beat twice.
 
     Args:
