@@ -1,6 +1,7 @@
 """Kernels for tests of the gate: one that is right, and ways to break it."""
 
 import importlib.util
+import os
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -37,7 +38,8 @@ def candidate(source: TritonSource | None = None, *, before: str = "", change: t
 
 TOO_LARGE = candidate(product(64, 64, 128, stages=8))           # 262,144 bytes on sm_90
 SPILLS = candidate(product(64, 128, 16, stages=1, warps=1))     # 256 sums a thread
-HANGS = candidate(before="import subprocess; subprocess.run(['sleep', '1000'])")
+SLEEP = f"sleep {10_000 + os.getpid()}"                         # no other process of tests has this one
+HANGS = candidate(before=f"import subprocess; subprocess.run({SLEEP.split()})")
 CRASHES = candidate(before="import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
 WRONG = candidate(change=("tl.dot(", "tl.dott("))
 GREEDY = candidate(before="x = bytearray(1 << 40)")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gate_kernels import CRASHES, GREEDY, HANGS, NO_PRODUCT, SPILLS, TOO_LARGE, WRONG, candidate, product
+from gate_kernels import CRASHES, GREEDY, HANGS, NO_PRODUCT, SLEEP, SPILLS, TOO_LARGE, WRONG, candidate, product
 from rekern.backends.offline import Resources, to_json
 from rekern.errors import PlanError
 from rekern.gate import run as gate_run
@@ -43,7 +43,7 @@ def children() -> list[str]:
     """Processes below this one, zombies too, but for those that pytest-xdist and multiprocessing keep."""
     listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    ours = [row for row in rows if int(row[1]) == os.getpid() or row[2] == "sleep 1000"]
+    ours = [row for row in rows if int(row[1]) == os.getpid() or row[2] == SLEEP]
     return [row[2] for row in ours if not row[2].startswith("ps ") and "multiprocessing" not in row[2]]
 
 
@@ -70,7 +70,7 @@ def test_every_fault_costs_its_candidate_only() -> None:
 def test_one_that_hangs_is_ended_with_all_that_it_started() -> None:
     (verdict,) = gate([HANGS], H100, timeout=3)
     assert str(verdict).startswith("timed out after 3.")
-    assert sleepers() == []
+    assert sleepers(SLEEP) == []
 
 
 def test_a_compiler_that_was_stopped_serves_the_next_candidate(tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_a_cpu_is_refused() -> None:
 INTERRUPTED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from gate_kernels import HANGS
+from gate_kernels import HANGS, SLEEP
 from rekern.gate.run import gate
 from rekern.hwmodels import load
-print("ready", flush=True)
+print(SLEEP, flush=True)
 gate([HANGS, HANGS], load("h100_sxm"), timeout=600, workers=2)
 """
 
@@ -163,16 +163,17 @@ def test_compilers_end_with_the_process_that_asked(how: signal.Signals, tmp_path
     command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent)]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        wait_for(lambda: len(sleepers()) == 2)
+        assert process.stdout is not None
+        sleep = process.stdout.readline().decode().strip()
+        wait_for(lambda: len(sleepers(sleep)) == 2)
         process.send_signal(how)
         process.wait(20)
-    wait_for(lambda: sleepers() == [])
+    wait_for(lambda: sleepers(sleep) == [])
 
 
-def sleepers() -> list[str]:
+def sleepers(command: str) -> list[str]:
     listed = subprocess.run(["ps", "-e", "-o", "stat=,args="], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if line.endswith(" sleep 1000") and line[0] != "Z"]
+    return [line for line in listed.stdout.splitlines() if line.endswith(f" {command}") and line[0] != "Z"]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
