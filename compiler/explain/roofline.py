@@ -118,8 +118,7 @@ def _dots(parts: list[tuple[int, Part]], x: Scale, y: Scale) -> list[str]:
         )
         label = _free(here, up, taken)
         if label != (here, up):
-            joins.append(svg.line(here, up, *label, "join"))
-            dots.append(svg.circle(here, up, 4, "dot", said))
+            joins += [svg.line(here, up, *label, "join"), svg.circle(here, up, 4, "dot", said)]
         dots.append(svg.circle(*label, DOT, "dot", said))
         dots.append(svg.text(label[0], label[1] + 4, str(number), "in-dot", "middle"))
     return [*joins, *dots]
