@@ -127,3 +127,5 @@ def test_the_text_of_amdgcn_is_read() -> None:
 def test_the_last_line_of_an_error_without_text_is_its_type() -> None:
     assert adapter._first_line(KeyError()) == "KeyError"
     assert adapter._first_line(RuntimeError("Internal\nptxas error : no\nmore")) == "ptxas error : no"
+    ptxas = "`ptxas` failed with error code 2\n`ptxas` stderr:\nptxas fatal   : Memory allocation failure"
+    assert adapter._first_line(RuntimeError(ptxas)) == "ptxas fatal   : Memory allocation failure"

@@ -87,6 +87,8 @@ def compile_triton(source: TritonSource, architecture: str, *, disassemble: bool
         start = time.perf_counter()
         try:
             done = triton.compile(program, target=gpu_target(backend, arch, lanes), options=_options(source))
+        except MemoryError:
+            raise
         except Exception as error:  # Triton raises its own, of MLIR, of Python's parser and of ptxas
             raise BuildError(f"Triton cannot compile {source}\n    {_first_line(error)}") from error
         seconds = time.perf_counter() - start
@@ -166,6 +168,8 @@ def _kernel(source: TritonSource, folder: Path) -> Any:
     try:
         spec.loader.exec_module(module)
         return getattr(module, source.name)
+    except MemoryError:
+        raise
     except Exception as error:
         raise BuildError(f"the module of {source.name} cannot be run\n    {type(error).__name__}: {error}") from error
     finally:
@@ -177,7 +181,8 @@ def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    marked = next((line for line in lines if "error" in line.lower() and not line.startswith("`")), lines[0])
+    told = (line for line in lines if re.search("error|fatal", line.lower()) and not line.startswith("`ptxas`"))
+    marked = next(told, lines[0])
     if re.match(r"at \d+:\d+:", lines[0]):
         innermost = error
         while innermost.__cause__ is not None:

@@ -15,6 +15,8 @@ import sys
 import threading
 from typing import Any, TextIO
 
+NO_MEMORY = "Memory allocation failure"     # in the words of ptxas
+
 
 def main(memory_bytes: int) -> None:
     """Serve until stdin ends. Whoever asked is gone then, so a compiler still at work is ended with this process."""
@@ -29,7 +31,7 @@ def main(memory_bytes: int) -> None:
 
 
 def answer(question: dict[str, Any]) -> dict[str, object]:
-    """What the compiler says: `resources` and `seconds`, or `failed` with a message."""
+    """What the compiler says: `resources` and `seconds`, `failed` with a message, or `died`."""
     from rekern.backends.compile import compile_source
     from rekern.backends.offline import from_json
     from rekern.errors import RekernError
@@ -37,6 +39,8 @@ def answer(question: dict[str, Any]) -> dict[str, object]:
     try:
         done = compile_source(from_json(question["source"]), question["architecture"], question["disassemble"])
     except RekernError as error:
+        if NO_MEMORY in str(error):
+            return {"died": "out of memory"}
         return {"failed": str(error)}
     except MemoryError:
         return {"died": "out of memory"}
