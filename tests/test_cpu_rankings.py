@@ -29,5 +29,6 @@ def test_rankings(machine: str, golden) -> None:  # type: ignore[no-untyped-def]
             for threads in (1, 16):
                 shape = Shape.of(load_of.sizes, load_of.batch, load_of.heads, threads, double=False).bucket(p)
                 lines.append(f"{name} {load_of}, {threads} threads")
-                lines += [f"    {seconds(s.cost)}  {point(s.values)}" for s in solve(problem(p, shape, load(machine)), TOP)]
+                found = solve(problem(p, shape, load(machine)), TOP)
+                lines += [f"    {seconds(s.cost)}  {point(s.values)}" for s in found]
     golden("\n".join(lines))

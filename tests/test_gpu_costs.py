@@ -223,6 +223,18 @@ def test_every_launch_takes_at_least_as_long_as_each_of_its_terms() -> None:
                         assert seconds >= value, figure
 
 
+@pytest.mark.parametrize("name", zoo.names())
+def test_nothing_is_predicted_to_be_faster_than_memory(name: str) -> None:
+    call = usual_calls(bound(name), H100, "bfloat16")[0]
+    gpu = call.gpu
+    rate = gpu.dram_bytes_per_s * gpu.dram_share
+    tokens = call.rows * call.time * call.element_bytes
+    for choice in rank(call).choices:
+        for direction, todo in (("forward", work.forward(call)), ("backward", work.backward(call))):
+            spent = sum(s for launch, s in choice.solution.terms.items() if launch.startswith(direction))
+            assert spent > tokens * todo.elements / rate, (choice.schedule, direction)
+
+
 @pytest.mark.parametrize("machine", [n for n in names() if load(n).kind == "gpu"])
 def test_something_fits_for_every_spec(machine: str) -> None:
     """The first usual call of every spec; the benchmark of the solver has all of them, in all dtypes."""

@@ -47,11 +47,29 @@ class Chunks:
         s = self.structure
         return self.call.rows * self.count * s.rows * s.columns * STATE_BYTES
 
-    def token_bytes(self, rows: int, columns: int) -> int:
-        """Of so many vectors along rows and along columns, for every token."""
-        s, call = self.structure, self.call
-        numbers = rows * s.rows + columns * s.columns
-        return call.rows * call.time * s.ticks * numbers * call.element_bytes
+    @property
+    def forward_bytes(self) -> int:
+        """Of all inputs and outputs."""
+        call = self.call
+        return call.rows * call.time * work.forward(call).elements * call.element_bytes
+
+    @property
+    def backward_bytes(self) -> int:
+        """Of all inputs, and of the gradients of inputs and outputs."""
+        call = self.call
+        return call.rows * call.time * work.backward(call).elements * call.element_bytes
+
+    @property
+    def query_bytes(self) -> int:
+        """Of a query and an output for every token, which the states do not need."""
+        call, s = self.call, self.structure
+        return call.rows * call.time * (s.rows + s.columns) * call.element_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        """Of what a step that erases really writes to each of its keys."""
+        call, s = self.call, self.structure
+        return 0 if s.erase == "nothing" else call.rows * call.time * s.ticks * s.columns * call.element_bytes
 
 
 def prepare(chunks: Chunks, name: str) -> Design:
@@ -63,7 +81,8 @@ def prepare(chunks: Chunks, name: str) -> Design:
     inverse = keys * keys * call.element_bytes
     blocks = call.rows * chunks.count
     pairs = s.forward.over_rows - 1 if s.erase == "its key" else s.forward.over_rows // 2
-    moved = chunks.token_bytes(2, 0) + blocks * inverse
+    keys_bytes = call.rows * call.time * s.ticks * s.rows * (2 if s.erase == "another key" else 1)
+    moved = keys_bytes * call.element_bytes + blocks * inverse
     launch = Launch(
         name, blocks, tiles(s.rows, k), warp.symbol, call.dtype,
         sum_elements=2 * keys * keys,
@@ -105,11 +124,9 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
     keys = part * s.ticks
     size = call.element_bytes
     inverse = chunks.call.rows * chunks.count * chunks.keys**2 * size if s.erase != "nothing" else Integer(0)
-    reads = chunks.token_bytes(vectors, vectors)
+    reads = chunks.forward_bytes - (chunks.query_bytes if vectors == 1 else 0)
     loads = blocks * steps * keys * vectors * (r + c) * size + inverse * column_tiles
-    written = chunks.state_bytes
-    if s.erase != "nothing":
-        written = written + chunks.token_bytes(0, 1)  # what is really written to each key
+    written = chunks.state_bytes + chunks.written_bytes
     products = s.forward.with_state - 1
     triangle = 0 if s.erase == "nothing" else 2 * keys * chunks.keys * (c + r)
     launch = Launch(
@@ -118,7 +135,7 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
         shared_bytes=keys * vectors * (r + c) * size * stage.symbol
         + (0 if s.erase == "nothing" else r * c * size + keys * chunks.keys * size),
         dram_bytes=reads + written + inverse,
-        l2_bytes=loads + written,
+        l2_bytes=Most(loads, reads + inverse) + written,
         matrix_flops=blocks * steps * (2 * products * keys * r * c + triangle),
         matrix_rows=r,
         flops=blocks * steps * (r * c + keys * (r + c)),
@@ -144,7 +161,7 @@ def output_pass(chunks: Chunks, name: str) -> Design:
     pairs = (RoundedUp(chunks.keys / j) + RoundedUp(q / j)) / 2  # of one row of queries, on average
     steps = (pairs + 1) * depths
     products = s.forward
-    moved = chunks.token_bytes(2, 2) + chunks.state_bytes
+    moved = chunks.forward_bytes + chunks.written_bytes + chunks.state_bytes
     loads = blocks * (q * depths * k * size + pairs * j * (depths * k + c) * size + depths * k * c * STATE_BYTES)
     scores = pairs * 2 * q * j * (depths * k * _outputs(products.over_rows) + c * _outputs(products.over_columns))
     launch = Launch(
@@ -174,14 +191,14 @@ def one_pass(chunks: Chunks, name: str, segments: Formula = 1) -> Design:
     column_tiles = tiles(s.columns, c)
     blocks = call.rows * column_tiles * segments
     steps = RoundedUp(chunks.count / segments)
-    moved = chunks.token_bytes(2, 2)
+    moved = chunks.forward_bytes
     products = s.forward
     inverse = 0 if s.erase == "nothing" else keys**3
     launch = Launch(
         name, blocks, steps, warp.symbol, call.dtype,
         sum_elements=r * c + q * c + keys * q,
         shared_bytes=((q + keys) * r + keys * c) * size * stage.symbol + r * c * size,
-        dram_bytes=Integer(moved), l2_bytes=blocks * steps * ((q + keys) * r + 2 * keys * c) * size,
+        dram_bytes=Integer(moved), l2_bytes=Most(blocks * steps * ((q + keys) * r + 2 * keys * c) * size, moved),
         matrix_flops=blocks * steps * (
             2 * products.over_rows * q * keys * r + 2 * products.over_columns * q * keys * c
             + 2 * products.with_state * keys * r * c + inverse
@@ -210,7 +227,7 @@ def gradient_pass(chunks: Chunks, name: str) -> Design:
     pairs = (RoundedUp(chunks.keys / q) + 1) / 2
     steps = pairs * (column_tiles + 1)
     products = s.backward
-    moved = chunks.token_bytes(5, 4) + 2 * chunks.state_bytes
+    moved = chunks.backward_bytes + chunks.written_bytes + 2 * chunks.state_bytes
     pair = 2 * q * q * (products.over_rows * r + products.over_columns * column_tiles * c)
     with_state = 2 * products.with_state * q * r * column_tiles * c
     loads = blocks * (pairs * q * 2 * (r + column_tiles * c) * size + 2 * r * column_tiles * c * STATE_BYTES)

@@ -107,7 +107,7 @@ def _gradient(chunks: Chunks) -> Design:
 def _memory(chunks: Chunks, saved: Expr) -> Limit:
     """Operands, their gradients and the states of chunks are in memory at once."""
     return Limit(
-        "memory", chunks.token_bytes(6, 4) + (2 + saved) * chunks.state_bytes,
+        "memory", chunks.backward_bytes + (2 + saved) * chunks.state_bytes,
         at_most=chunks.call.gpu.dram_bytes, unit="bytes",
         reason="operands, gradients and states of all chunks", advice="a smaller batch or longer chunks",
     )  # fmt: skip
