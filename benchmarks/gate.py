@@ -72,6 +72,10 @@ class Tile:
         sizes = self.bm, self.bn, self.bk, BYTES[self.dtype], BYTES[self.out], self.stages, self.warps
         return int(dot_shared_bytes(*sizes, architecture=architecture))
 
+    def spills(self, architecture: str) -> bool:
+        """Whether it is predicted to spill."""
+        return bool(spills(self.bm, self.bn, self.bk, BYTES[self.dtype], self.warps, architecture))
+
 
 def sample(count: int, seed: int) -> list[Tile]:
     """Different tiles; 4 and 8 warps are drawn more often, as they are used."""
@@ -171,7 +175,7 @@ def figures(chip: str, architecture: str, tiles: Sequence[Tile], rows: Sequence[
     limit = gpu_of(load(chip)).shared_bytes_per_block
     pairs = [(tile.predicted_bytes(architecture), row["shared_bytes"]) for tile, row in zip(tiles, rows)]
     ended = [(tile, row) for tile, row in zip(tiles, rows) if "registers" in row]
-    guesses = [(spills(t.bm, t.bn, t.warps, architecture), row["spill_bytes"] > 0) for t, row in ended]
+    guesses = [(tile.spills(architecture), row["spill_bytes"] > 0) for tile, row in ended]
     return {
         "architecture": architecture,
         "toolchain": toolchain(architecture),

@@ -30,7 +30,7 @@ def snapped(value: Values) -> Values:
 def rest(value: Values, divisor: Values) -> Values:
     """The rest of a division; none where it is only rounding: 5/3 goes into 15 nine times."""
     left = np.mod(value, divisor)
-    none = np.minimum(left, divisor - left) <= ROUNDING * np.abs(value)
+    none = np.minimum(np.abs(left), np.abs(divisor - left)) <= ROUNDING * np.abs(value)
     return np.where(none, 0.0, left)
 
 

@@ -187,3 +187,11 @@ def test_a_table_is_joined_and_cut_as_it_grows() -> None:
     found = table.rows(problem, {"v0", "v1", "v2"})
     assert found is not None and len(found["v0"]) == 3 * 60
     assert table.rows(problem, {"v1", "v2", "v3", "v4"}) is None
+
+
+@pytest.mark.parametrize("backend", ["native", "cpsat", "python_constraint"])
+def test_the_rest_of_a_negative_divisor_is_negative(backend: str) -> None:
+    x = Variable("x", 0, 8)
+    below = Limit("rest", sympy.Mod(7, x.symbol - 9), at_most=-1)
+    found = solve(Problem("rests", [x], [below], {"x": 1e-9 * x.symbol}), 20, backend=backend)
+    assert [s.values["x"] for s in found] == [v for v in range(9) if 7 % (v - 9) <= -1]

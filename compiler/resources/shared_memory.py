@@ -157,12 +157,8 @@ def _sent_bytes(bm: Size, bn: Size, out_bytes: int, common: Size, matrix: Truth)
 def _of_warps(
     bm: Size, bn: Size, warps: Size, store: _Store, out_bytes: int, store_matrix: bool
 ) -> tuple[Size, Truth]:
-    """Sums of mma.m16n8: a thread has 2 columns next to each other and 2 rows 8 apart; warps share both sides."""
-    tall: Size = 1      # warps are given to the side that is longer, counted in instructions
-    for more in (2, 4, 8):
-        tall = choose(more, warps * bm >= more * more * bn, tall)
-    across = smaller(ratio(warps, smaller(tall, warps)), ratio(bn, 8))
-    tall = ratio(warps, across)
+    """Sums of mma.m16n8: a thread has 2 columns next to each other and 2 rows 8 apart."""
+    tall, across = warps_of_sides(bm, bn, warps)
     common = (
         smaller(2, store.vector)
         * larger(1, ratio(bn, larger(8 * across, store.width)))
@@ -173,6 +169,21 @@ def _of_warps(
     plain = both(whole, across <= 1, bn >= 4 * store.vector)        # ldmatrix
     turned = both(bn >= LANES * store.vector, store.vector >= 2 * across)   # ldmatrix.trans
     return common, both(out_bytes == 2, either(both(store_matrix, whole), plain, turned))
+
+
+def warps_of_sides(bm: Size, bn: Size, warps: Size) -> tuple[Size, Size]:
+    """How many warps share the rows and the columns of a tile, where each warp multiplies for itself.
+
+    They are given to the side that is longer, counted in instructions of 16 x 8.
+
+    >>> warps_of_sides(128, 128, 4), warps_of_sides(32, 256, 4)
+    ((2, 2), (1, 4))
+    """
+    tall: Size = 1
+    for more in (2, 4, 8):
+        tall = choose(more, warps * bm >= more * more * bn, tall)
+    across = smaller(ratio(warps, smaller(tall, warps)), ratio(bn, 8))
+    return ratio(warps, across), across
 
 
 def _of_warp_groups(bm: Size, warps: Size, store: _Store, out_bytes: int) -> tuple[Size, Truth]:

@@ -129,7 +129,7 @@ def _snapped(value: float) -> float:
 
 def _rest(value: float, divisor: float) -> float:
     left = value % divisor
-    return 0.0 if min(left, divisor - left) <= ROUNDING * abs(value) else left
+    return 0.0 if min(abs(left), abs(divisor - left)) <= ROUNDING * abs(value) else left
 
 
 SCALAR_OPERATIONS: dict[str, Callable[..., float]] = {
