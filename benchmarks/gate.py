@@ -4,6 +4,7 @@ In: random tiles. Out: tables on stdout; one CSV file a chip with a line for eac
 gate.json with toolchains and figures. Needs no GPU.
 
     nice -n 19 python benchmarks/gate.py             # 1,000 kernels a chip, 100 of them compiled to the end
+    python benchmarks/gate.py --stored              # the same kernels against the formulas of today
     python benchmarks/gate.py --chip h100_sxm --kernels 20 --full 5 --out /tmp/x
 
 All kernels are compiled until shared memory is laid out; `--full` of them to the end, for registers and spills.
@@ -102,12 +103,16 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--kernels", type=int, default=1000, help="a chip (default: %(default)s)")
     parser.add_argument("--full", type=int, default=100, help="of these to the end (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--stored", action="store_true", help="compile nothing: count again in the files of --out")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "offline")
     options = parser.parse_args(given)
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"seed": options.seed, "chips": earlier(options.out / "gate.json", options.seed)}
     for chip in options.chip or CHIPS:
-        report["chips"][chip] = measure(chip, sample(options.kernels, options.seed), options.full, options.out)
+        if options.stored:
+            report["chips"][chip] |= counts(chip, stored(options.out / f"{gpu_of(load(chip)).architecture}.csv"))
+        else:
+            report["chips"][chip] = measure(chip, sample(options.kernels, options.seed), options.full, options.out)
         (options.out / "gate.json").write_text(json.dumps(report, indent=1) + "\n")
     print_all(report)
     write(f"\nwritten to {options.out}")
@@ -137,12 +142,19 @@ def measure(chip: str, tiles: Sequence[Tile], full: int, out: Path) -> dict[str,
         finally:
             process.end()
     save(rows, out / f"{architecture}.csv")
-    return figures(chip, architecture, tiles, rows)
+    return {"toolchain": toolchain(architecture), **counts(chip, rows)}
+
+
+def stored(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file; fields that are empty there are absent."""
+    kinds = {"layout_seconds": float, "seconds": float, "dtype": str, "out": str, "matrix_instructions": str}
+    with path.open() as file:
+        return [{k: kinds.get(k, int)(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 def save(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """One line a kernel; what was not compiled to the end has empty fields."""
-    columns = [*vars(Tile(0, 0, 0, "", "", 0, 0)), "shared_bytes", "layout_seconds", *FULL]
+    columns = [*Tile.__annotations__, "shared_bytes", "layout_seconds", *FULL]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -170,15 +182,16 @@ def to_the_end(tile: Tile, architecture: str, process: CompilerProcess) -> dict[
     }
 
 
-def figures(chip: str, architecture: str, tiles: Sequence[Tile], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts: predicted against compiled."""
-    limit = gpu_of(load(chip)).shared_bytes_per_block
-    pairs = [(tile.predicted_bytes(architecture), row["shared_bytes"]) for tile, row in zip(tiles, rows)]
+def counts(chip: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Predicted against compiled."""
+    gpu = gpu_of(load(chip))
+    limit = gpu.shared_bytes_per_block
+    tiles = [Tile(**{name: row[name] for name in Tile.__annotations__}) for row in rows]
+    pairs = [(tile.predicted_bytes(gpu.architecture), row["shared_bytes"]) for tile, row in zip(tiles, rows)]
     ended = [(tile, row) for tile, row in zip(tiles, rows) if "registers" in row]
-    guesses = [(tile.spills(architecture), row["spill_bytes"] > 0) for tile, row in ended]
+    guesses = [(tile.spills(gpu.architecture), row["spill_bytes"] > 0) for tile, row in ended]
     return {
-        "architecture": architecture,
-        "toolchain": toolchain(architecture),
+        "architecture": gpu.architecture,
         "kernels": len(rows),
         "exact": sum(predicted == used for predicted, used in pairs),
         "over_the_limit": sum(used > limit for _, used in pairs),
