@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from gate_kernels import WRONG, product
 from rekern.backends import triton as adapter
 from rekern.backends.binaries import matrix_instructions_of_amdgcn, usage_of_amdgcn
 from rekern.backends.compile import compile_source, toolchain_of
+from rekern.backends.offline import TritonSource
 from rekern.backends.triton import compile_triton, shared_bytes_of, target, toolchain
 from rekern.errors import BuildError, PlanError
 from source_tree import pyproject
@@ -63,9 +65,10 @@ def test_the_installed_triton_is_one_that_the_project_declares() -> None:
     assert declared == f"triton>={low[0]}.{low[1]},<{high[0]}.{high[1] + 1}; platform_system == 'Linux'"
 
 
-def test_what_the_compiler_says_is_quoted() -> None:
+@pytest.mark.parametrize("ask", [compile_triton, shared_bytes_of])
+def test_what_the_compiler_says_is_quoted(ask: Callable[[TritonSource, str], object]) -> None:
     with pytest.raises(BuildError) as caught:
-        compile_triton(WRONG.source, "sm_90")  # type: ignore[arg-type]
+        ask(WRONG.source, "sm_90")  # type: ignore[arg-type]
     first, second = str(caught.value).splitlines()
     assert first == "Triton cannot compile matmul(BM=64, BN=32, BK=32), 4 warps, 2 stages"
     assert re.fullmatch(r"    at 1\d:\d+: .*has no attribute 'dott'.*", second)

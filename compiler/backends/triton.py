@@ -14,6 +14,8 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -85,16 +87,23 @@ def compile_triton(source: TritonSource, architecture: str, *, disassemble: bool
     with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as folder:
         program = _program(source, Path(folder), ast_source)
         start = time.perf_counter()
-        try:
+        with _quoting(source):
             done = triton.compile(program, target=gpu_target(backend, arch, lanes), options=_options(source))
-        except MemoryError:
-            raise
-        except Exception as error:  # Triton raises its own, of MLIR, of Python's parser and of ptxas
-            raise BuildError(f"Triton cannot compile {source}\n    {_first_line(error)}") from error
         seconds = time.perf_counter() - start
     threads = done.metadata.num_warps * lanes
     read = _of_nvidia if backend == "cuda" else _of_amd
     return Compiled(architecture, *read(done, threads, disassemble), seconds)
+
+
+@contextmanager
+def _quoting(source: TritonSource) -> Iterator[None]:
+    """Any fault of Triton's as a `BuildError` with its first line."""
+    try:
+        yield
+    except (MemoryError, BuildError):
+        raise
+    except Exception as error:  # Triton raises its own, of MLIR, of Python's parser and of ptxas
+        raise BuildError(f"Triton cannot compile {source}\n    {_first_line(error)}") from error
 
 
 def _of_nvidia(done: Any, threads: int, disassemble: bool) -> tuple[Resources, bytes, str]:
@@ -198,7 +207,8 @@ def shared_bytes_of(source: TritonSource, architecture: str) -> int:
     Only the passes up to the one that lays shared memory out are run: no LLVM, no ptxas. NVIDIA only.
 
     Raises:
-        BuildError: Triton is missing or too old.
+        BuildError: Triton is missing or too old, or the kernel is wrong.
+        PlanError: `architecture` is not NVIDIA's.
     """
     backend, arch, lanes = target(architecture)
     if backend != "cuda":
@@ -207,7 +217,7 @@ def shared_bytes_of(source: TritonSource, architecture: str) -> int:
     from triton._C.libtriton import ir, nvidia, passes
     from triton.compiler.compiler import make_backend
 
-    with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as folder, _quoting(source):
         chip = gpu_target(backend, arch, lanes)
         program = _program(source, Path(folder), ast_source)
         compiler = make_backend(chip)
@@ -217,14 +227,14 @@ def shared_bytes_of(source: TritonSource, architecture: str) -> int:
         compiler.load_dialects(context)
         helpers = compiler.get_codegen_implementation(options), compiler.get_module_map()
         module = program.make_ir(chip, options, *helpers, context)
-    stages: dict[str, Any] = {}
-    metadata: dict[str, Any] = {}
-    compiler.add_stages(stages, options, program.language)
-    for stage in ("ttir", "ttgir"):
-        module = stages[stage](module, metadata)
-    layout = ir.pass_manager(module.context)
-    passes.ttgpuir.add_allocate_warp_groups(layout)
-    passes.convert.add_scf_to_cf(layout)
-    nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(layout, arch, PTX_VERSION)
-    layout.run(module, "shared_bytes_of")
-    return int(module.get_int_attr("ttg.shared"))
+        stages: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
+        compiler.add_stages(stages, options, program.language)
+        for stage in ("ttir", "ttgir"):
+            module = stages[stage](module, metadata)
+        layout = ir.pass_manager(module.context)
+        passes.ttgpuir.add_allocate_warp_groups(layout)
+        passes.convert.add_scf_to_cf(layout)
+        nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(layout, arch, PTX_VERSION)
+        layout.run(module, "shared_bytes_of")
+        return int(module.get_int_attr("ttg.shared"))
