@@ -5,7 +5,7 @@ In: tile sizes, as whole numbers or sympy symbols. Out: registers of a thread, a
 
 from __future__ import annotations
 
-from rekern.resources.formulas import Size, Truth, both, either, larger, ratio
+from rekern.resources.formulas import Size, Truth, both, either, larger, ratio, reaches
 from rekern.resources.shared_memory import GROUP_ROWS, GROUP_WARPS, INSTRUCTIONS, LANES, warps_of_sides
 
 REGISTER_BYTES = 4
@@ -44,10 +44,12 @@ def spills(bm: Size, bn: Size, bk: Size, element_bytes: int, warps: Size, archit
     (True, False, True)
     """
     sums = accumulator_registers(bm, bn, warps)
-    plain = either(sums > MOST_SUMS, operand_registers(bm, bn, bk, element_bytes, warps) > MOST_OPERANDS)
+    operands = operand_registers(bm, bn, bk, element_bytes, warps)
+    plain = either(reaches(sums, MOST_SUMS + 1), reaches(operands, MOST_OPERANDS + 1))
     instructions = INSTRUCTIONS.get(architecture, ("mma", False))[0]
     if instructions not in ("wgmma", "tcgen05"):
         return plain
-    groups = both(bm >= GROUP_ROWS, warps >= GROUP_WARPS)
-    grouped = sums > (MOST_SUMS if instructions == "wgmma" else MOST_READ)
-    return either(both(groups, grouped), both(either(bm < GROUP_ROWS, warps < GROUP_WARPS), plain))
+    groups = both(reaches(bm, GROUP_ROWS), reaches(warps, GROUP_WARPS))
+    grouped = reaches(sums, (MOST_SUMS if instructions == "wgmma" else MOST_READ) + 1)
+    alone = either(reaches(GROUP_ROWS - 1, bm), reaches(GROUP_WARPS - 1, warps))
+    return either(both(groups, grouped), both(alone, plain))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rekern.errors import PlanError
-from rekern.resources.formulas import Size, Truth, both, choose, either, larger, ratio, smaller
+from rekern.resources.formulas import Size, Truth, both, choose, either, larger, ratio, reaches, smaller
 
 LANES = 32                  # threads of a warp
 VECTOR_BYTES = 16           # the widest load or store of a thread
@@ -115,7 +115,7 @@ def dot_shared_bytes(
         ring = _ring(bm, bn, bk, element_bytes, warps, stages, narrow=under_way) + BARRIER_BYTES * under_way
         sums = _of_tensor_memory(bm, bn, warps, store)
     grouped = larger(ring, _sent_bytes(bm, bn, out_bytes, *sums))
-    return choose(grouped, both(bm >= GROUP_ROWS, warps >= GROUP_WARPS), plain)
+    return choose(grouped, both(reaches(bm, GROUP_ROWS), reaches(warps, GROUP_WARPS)), plain)
 
 
 def _ring(
@@ -125,14 +125,14 @@ def _ring(
     total: Size = 0
     for elements in (bm * bk, bk * bn):
         tile = elements * element_bytes
-        total += tile * choose(buffers, tile >= COPY_BYTES * LANES * warps, narrow)
+        total += tile * choose(buffers, reaches(tile, COPY_BYTES * LANES * warps), narrow)
     return total
 
 
 def _ring_of_registers(bm: Size, bn: Size, bk: Size, element_bytes: int, stages: Size) -> Size:
     """Loads wait in registers, and both operands are read from there: with one stage, one after the other."""
     a, b = bm * bk * element_bytes, bk * bn * element_bytes
-    return choose(larger(a, b), stages <= 1, (a + b) * (stages - 1))
+    return choose(larger(a, b), reaches(1, stages), (a + b) * (stages - 1))
 
 
 def _store(bm: Size, bn: Size, out_bytes: int, warps: Size) -> _Store:
@@ -162,12 +162,12 @@ def _of_warps(
     common = (
         smaller(2, store.vector)
         * larger(1, ratio(bn, larger(8 * across, store.width)))
-        * choose(2, store.rows <= 8, 1)
+        * choose(2, reaches(8, store.rows), 1)
         * larger(1, ratio(bm, larger(16 * tall, store.rows)))
     )
-    whole = store.vector >= 8                                       # columns of a block of 8 x 8
-    plain = both(whole, across <= 1, bn >= 4 * store.vector)        # ldmatrix
-    turned = both(bn >= LANES * store.vector, store.vector >= 2 * across)   # ldmatrix.trans
+    whole = reaches(store.vector, 8)                                       # columns of a block of 8 x 8
+    plain = both(whole, reaches(1, across), reaches(bn, 4 * store.vector))        # ldmatrix
+    turned = both(reaches(bn, LANES * store.vector), reaches(store.vector, 2 * across))   # ldmatrix.trans
     return common, both(out_bytes == 2, either(both(store_matrix, whole), plain, turned))
 
 
@@ -181,7 +181,7 @@ def warps_of_sides(bm: Size, bn: Size, warps: Size) -> tuple[Size, Size]:
     """
     tall: Size = 1
     for more in (2, 4, 8):
-        tall = choose(more, warps * bm >= more * more * bn, tall)
+        tall = choose(more, reaches(warps * bm, more * more * bn), tall)
     across = smaller(ratio(warps, smaller(tall, warps)), ratio(bn, 8))
     return ratio(warps, across), across
 
@@ -190,13 +190,13 @@ def _of_warp_groups(bm: Size, warps: Size, store: _Store, out_bytes: int) -> tup
     """Sums of wgmma.m64: as those of mma, but the warps share the rows, and a thread has whole rows of blocks."""
     tall = smaller(warps, ratio(bm, 16))
     rows = larger(1, ratio(bm, larger(16 * tall, store.rows)))
-    common = smaller(2, store.vector) * choose(2, store.rows <= 8, 1) * rows
-    return common, both(out_bytes == 2, store.vector >= 8)
+    common = smaller(2, store.vector) * choose(2, reaches(8, store.rows), 1) * rows
+    return common, both(out_bytes == 2, reaches(store.vector, 8))
 
 
 def _of_tensor_memory(bm: Size, bn: Size, warps: Size, store: _Store) -> tuple[Size, Truth]:
     """Sums of tcgen05: a thread reads a part of one row, of two rows if there are more than threads."""
-    halves = choose(2, bm < 128, 1) * choose(2, both(warps >= 8, bm < 256), 1)
+    halves = choose(1, reaches(bm, 128), 2) * choose(2, both(reaches(warps, 8), reaches(255, bm)), 1)
     columns = ratio(bn, halves)
-    common = smaller(store.vector, columns) * choose(2, both(bm >= 256, warps < 8), 1)
-    return common, columns >= 4 * store.vector
+    common = smaller(store.vector, columns) * choose(2, both(reaches(bm, 256), reaches(7, warps)), 1)
+    return common, reaches(columns, 4 * store.vector)

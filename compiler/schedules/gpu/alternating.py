@@ -10,7 +10,7 @@ import sympy
 
 from rekern.schedules.gpu import dense, work
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import Design, dense_tile, product_shared_bytes, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 
 
@@ -48,7 +48,7 @@ def _pass(call: Call, product: dense.Product, saved: int) -> Design:
         warp.symbol,
         call.dtype,
         sum_elements=m * n,
-        shared_bytes=(m + n) * k * size * stage.symbol,
+        shared_bytes=product_shared_bytes(gpu, m, n, k, size, stage.symbol, warp.symbol),
         dram_bytes=0 if in_l2 else sympy.Integer(weight),
         l2_bytes=loads + sums + vectors,
         matrix_flops=2 * blocks * m * n * k * steps,

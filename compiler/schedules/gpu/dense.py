@@ -11,7 +11,7 @@ import sympy
 
 from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.design import Design, dense_tile, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import Design, dense_tile, product_shared_bytes, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.schedules.gpu.rates import has_matrix
 from rekern.solver.formulas import RoundedUp
@@ -86,7 +86,6 @@ def weight_gradient(call: Call) -> Design:
     tokens = call.batch * call.time
     blocks = call.heads * tiles(w.gates * w.units, m) * tiles(w.units, n) * parts
     operands = call.heads * tokens * (w.gates + 1) * w.units * call.element_bytes
-    ring = (m + n) * k * call.element_bytes
     launch = Launch(
         "backward.weights",
         blocks,
@@ -94,7 +93,7 @@ def weight_gradient(call: Call) -> Design:
         warp.symbol,
         call.dtype,
         sum_elements=m * n,
-        shared_bytes=ring * stage.symbol,
+        shared_bytes=product_shared_bytes(gpu, m, n, k, call.element_bytes, stage.symbol, warp.symbol),
         dram_bytes=operands + call.heads * w.elements * 8 * parts,
         l2_bytes=blocks * RoundedUp(tokens / parts) * (m + n) * call.element_bytes,
         matrix_flops=2 * blocks * m * n * RoundedUp(tokens / parts),
@@ -126,7 +125,9 @@ def step(call: Call) -> Design:
         warp.symbol,
         call.dtype,
         sum_elements=u * product.outputs * batch,
-        shared_bytes=(u * product.outputs + batch) * depth * call.element_bytes * stage.symbol,
+        shared_bytes=product_shared_bytes(
+            gpu, u * product.outputs, sympy.Integer(batch), depth, call.element_bytes, stage.symbol, warp.symbol
+        ),
         dram_bytes=sympy.Integer(weight + moved),
         l2_bytes=weight * passes + moved + blocks * call.batch * product.depth * call.element_bytes,
         matrix_flops=2 * blocks * u * product.outputs * batch * passes * product.depth,

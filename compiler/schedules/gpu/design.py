@@ -14,13 +14,15 @@ from sympy import Expr, Integer
 
 from rekern.errors import PlanError
 from rekern.hwmodels.gpu import Gpu
+from rekern.resources.shared_memory import INSTRUCTIONS, dot_shared_bytes
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.launches import Launch, Priced, priced
 from rekern.schedules.gpu.work import power_of_two
 from rekern.solver import Limit, Problem, Variable
-from rekern.solver.formulas import RoundedUp
+from rekern.solver.formulas import Most, RoundedUp
 
 SMALLEST_TILE = 16  # rows, columns and depth of a matrix product in Triton
+SUM_BYTES = 4
 LINE_BYTES = 128  # shorter rows conflict in the banks of shared memory, and tile loads need whole lines
 WARPS = (1, 2, 4, 8, 16)
 
@@ -106,6 +108,15 @@ def warps(name: str, gpu: Gpu, among: Iterable[int] = WARPS) -> Variable:
 def stages(name: str, gpu: Gpu) -> Variable:
     """Loads in flight; on AMD more than two make the compiler very slow (vllm issue 45929)."""
     return Variable(name, 1, 2 if gpu.vendor == "amd" else 5)
+
+
+def product_shared_bytes(
+    gpu: Gpu, bm: Expr, bn: Expr, bk: Expr | int, element_bytes: int, stages: Expr, warps: Expr
+) -> Expr:
+    """Shared memory of a kernel with one product and float32 results: exact where the compiler's rule is known."""
+    if gpu.architecture in INSTRUCTIONS:
+        return dot_shared_bytes(bm, bn, bk, element_bytes, SUM_BYTES, stages, warps, gpu.architecture)
+    return Most((bm + bn) * bk * element_bytes * stages, bm * bn * SUM_BYTES)
 
 
 def tiles(length: Expr | int, side: Expr | int) -> Expr:
