@@ -184,31 +184,41 @@ class Program:
     def _sizes(self, box: Mapping[str, Box]) -> list[float]:
         """A quick bound of the magnitude of each step that must be exact or leads to one; inf: not known."""
         sizes: list[float] = []
+        least: list[float] = []     # of the magnitude of what cannot be negative; 0: not known
         for step in self.steps:
-            operands = [sizes[i] for i in step.reads]
+            reads, low = step.reads, 0.0
+            operands = [sizes[i] for i in reads]
             match step.operation:
                 case "constant":
-                    size = abs(step.value)
+                    size = low = abs(step.value)
                 case "variable":
-                    size = float(box[step.name][1])
+                    size, low = float(box[step.name][1]), float(box[step.name][0])
                 case "add":
                     size = operands[0] + operands[1]
+                    low = least[reads[0]] + least[reads[1]] if step.above_zero else 0.0
                 case "mul":
-                    size = operands[0] * operands[1]
+                    size, low = operands[0] * operands[1], least[reads[0]] * least[reads[1]]
                 case "div":
-                    under = self.steps[step.reads[1]]
-                    least = under.value or float(under.whole and under.positive)
-                    size = operands[0] / abs(least) if least else math.inf
+                    under = least[reads[1]]
+                    size = operands[0] / under if under else math.inf
+                    low = least[reads[0]] / operands[1] if operands[1] else 0.0
                 case "pow":
                     base, exponent = max(1.0, operands[0]), operands[1]
                     size = base**exponent if math.log2(base) * exponent < MOST_BITS else math.inf
-                case "max" | "min" | "select" | "abs" | "mod" | "floor_of_ratio" | "floor":
+                case "min" if step.above_zero:
+                    size, low = min(operands), min(least[i] for i in reads)
+                case "max":
+                    size, low = max(operands), max(least[i] for i in reads)
+                case "select":
+                    size, low = max(operands[1:]), min(least[i] for i in reads[1:])
+                case "min" | "abs" | "mod" | "floor_of_ratio" | "floor":
                     size = max(operands)
                 case "ceiling" | "ceiling_of_ratio":
-                    size = operands[0] + 1
+                    size, low = operands[0] + 1, least[reads[0]]
                 case _:
                     size = 1.0 if step.operation in TRUTH else math.inf
             sizes.append(size)
+            least.append(low if step.nonnegative else 0.0)
         # A number that is no whole one matters only through what is rounded to one.
         return [size for size, step in zip(sizes, self.steps, strict=True) if step.whole]
 
@@ -351,7 +361,8 @@ class _Builder:
             if operand.operation == "div" and all(self.steps[i].whole for i in operand.reads):
                 operation += "_of_ratio"
         nonnegative = all(o.nonnegative for o in operands)
-        positive = nonnegative and _positive(operation, operands)
+        at_zero = nonnegative or (operation == "max" and any(o.nonnegative for o in operands))
+        positive = at_zero and _positive(operation, operands)
         defined = all(o.defined for o in operands)
         if operation not in ALWAYS_DEFINED:
             # A power, a rest or a quotient of positive numbers, and no other, is sure to have a value.
@@ -361,7 +372,7 @@ class _Builder:
             operation in TRUTH or "_of_ratio" in operation or operation in ("ceiling", "floor")
             or (whole and operation in KEEPS_WHOLE)
             or (whole and operation == "pow" and operands[1].nonnegative),
-            operation in TRUTH or operation in ("abs", "exp") or (nonnegative and operation != "log"),
+            operation in TRUTH or operation in ("abs", "exp") or (at_zero and operation != "log"),
             operation == "exp" or positive,
             defined,
             nonnegative and (operation != "div" or operands[1].positive),

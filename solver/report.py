@@ -16,6 +16,7 @@ from rekern.solver.errors import SolverError, inexact
 from rekern.solver.frozen import FrozenMap
 from rekern.solver.problem import Problem
 from rekern.solver.program import Program
+from rekern.solver.scalars import at_one
 from rekern.solver.solution import Solution, slack
 from rekern.solver.text import point
 
@@ -63,7 +64,7 @@ def ranked(problem: Problem, domains: Domains, positions: Positions) -> list[tup
 def cost_of(problem: Problem, choices: Choices) -> Floats:
     """Seconds at each choice, the terms added in their order."""
     total = np.zeros(len(choices))
-    for term in problem.compiled.cost.at(_columns(problem, choices)):
+    for term in _results(problem.compiled.cost, _columns(problem, choices), len(choices)):
         total = total + term
     return total
 
@@ -91,12 +92,19 @@ def _columns(problem: Problem, choices: Choices) -> dict[str, Floats]:
     return {v.name: column for v, column in zip(problem.variables, columns, strict=True)}
 
 
+def _results(program: Program, at: Mapping[str, Floats], count: int) -> list[Floats]:
+    """Each formula at each choice."""
+    if count == 1:
+        return [np.array([value]) for value in at_one(program, {name: float(column[0]) for name, column in at.items()})]
+    return [np.broadcast_to(result, count) for result in program.at(at)]
+
+
 def _values(
     problem: Problem, kind: str, formulas: Mapping[str, sympy.Expr], program: Program, choices: Choices
 ) -> list[dict[str, float]]:
     """The value of each formula at each choice."""
     at = _columns(problem, choices)
-    results = [np.broadcast_to(result, len(choices)) for result in program.at(at)]
+    results = _results(program, at, len(choices))
     hull = {name: (column.min(), column.max()) for name, column in at.items()} if choices else {}
     risky = program.inexact(hull) if any(high > 1 << 16 for _, high in hull.values()) else [0.0] * len(results)
     for place, (name, formula) in enumerate(formulas.items()):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +24,7 @@ from rekern.solver.errors import SolverError
 from rekern.solver.points import ROUNDING
 from rekern.solver.problem import Problem, programs
 from rekern.solver.program import Program
+from rekern.solver.scalars import SCALAR_OPERATIONS
 from rekern.solver.solution import Solution
 
 try:
@@ -120,38 +120,6 @@ def _meets(problem: Problem, at: int, names: list[str]) -> Callable[..., bool]:
         return not over > ROUNDING * abs(limit.bound)
 
     return meets
-
-
-def _snapped(value: float) -> float:
-    whole = round(value)
-    return float(whole) if abs(value - whole) <= ROUNDING * abs(whole) else value
-
-
-def _rest(value: float, divisor: float) -> float:
-    left = value % divisor
-    return 0.0 if min(abs(left), abs(divisor - left)) <= ROUNDING * abs(value) else left
-
-
-SCALAR_OPERATIONS: dict[str, Callable[..., float]] = {
-    "add": operator.add,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "max": max,
-    "min": min,
-    "ceiling": lambda a: float(math.ceil(_snapped(a))),
-    "floor": lambda a: float(math.floor(_snapped(a))),
-    "ceiling_of_ratio": lambda a: float(math.ceil(a)),
-    "floor_of_ratio": lambda a: float(math.floor(a)),
-    "mod": _rest,
-    "abs": abs,
-    "le": lambda a, b: float(a <= b),
-    "lt": lambda a, b: float(a < b),
-    "eq": lambda a, b: float(a == b),
-    "not": lambda a: 1.0 - a,
-    "select": lambda condition, then, otherwise: then if condition else otherwise,
-}
-"""`points.POINT_OPERATIONS` for one number at a time, which numpy is slow at; where libraries might round
-differently (powers, exp, log), numpy is asked."""
 
 
 def scalar(program: Program, names: list[str]) -> Callable[..., float]:

@@ -125,7 +125,7 @@ def state_pass(chunks: Chunks, name: str, vectors: int, times: Formula = 1, writ
     size = call.element_bytes
     inverse = chunks.call.rows * chunks.count * chunks.keys**2 * size if s.erase != "nothing" else Integer(0)
     reads = chunks.forward_bytes - (chunks.query_bytes if vectors == 1 else 0)
-    loads = blocks * steps * keys * vectors * (r + c) * size + inverse * column_tiles
+    loads = blocks * steps * keys * vectors * (r + c) * float(size) + inverse * column_tiles
     written = chunks.state_bytes + chunks.written_bytes
     products = s.forward.with_state - 1
     triangle = 0 if s.erase == "nothing" else 2 * keys * chunks.keys * (c + r)
@@ -162,7 +162,7 @@ def output_pass(chunks: Chunks, name: str) -> Design:
     steps = (pairs + 1) * depths
     products = s.forward
     moved = chunks.forward_bytes + chunks.written_bytes + chunks.state_bytes
-    loads = blocks * (q * depths * k * size + pairs * j * (depths * k + c) * size + depths * k * c * STATE_BYTES)
+    loads = float(size) * blocks * (q * depths * k + pairs * j * (depths * k + c) + depths * k * c * STATE_BYTES / size)
     scores = pairs * 2 * q * j * (depths * k * _outputs(products.over_rows) + c * _outputs(products.over_columns))
     launch = Launch(
         name, blocks, steps, warp.symbol, call.dtype,
@@ -198,7 +198,7 @@ def one_pass(chunks: Chunks, name: str, segments: Formula = 1) -> Design:
         name, blocks, steps, warp.symbol, call.dtype,
         sum_elements=r * c + q * c + keys * q,
         shared_bytes=((q + keys) * r + keys * c) * size * stage.symbol + r * c * size,
-        dram_bytes=Integer(moved), l2_bytes=Most(blocks * steps * ((q + keys) * r + 2 * keys * c) * size, moved),
+        dram_bytes=Integer(moved), l2_bytes=Most(float(size) * blocks * steps * ((q + keys) * r + 2 * keys * c), moved),
         matrix_flops=blocks * steps * (
             2 * products.over_rows * q * keys * r + 2 * products.over_columns * q * keys * c
             + 2 * products.with_state * keys * r * c + inverse
@@ -230,7 +230,8 @@ def gradient_pass(chunks: Chunks, name: str) -> Design:
     moved = chunks.backward_bytes + chunks.written_bytes + 2 * chunks.state_bytes
     pair = 2 * q * q * (products.over_rows * r + products.over_columns * column_tiles * c)
     with_state = 2 * products.with_state * q * r * column_tiles * c
-    loads = blocks * (pairs * q * 2 * (r + column_tiles * c) * size + 2 * r * column_tiles * c * STATE_BYTES)
+    states = 2 * r * column_tiles * c * STATE_BYTES / size
+    loads = float(size) * blocks * (pairs * q * 2 * (r + column_tiles * c) + states)
     launch = Launch(
         name, blocks, steps, warp.symbol, call.dtype,
         sum_elements=2 * q * r + q * c + q * q,

@@ -33,6 +33,8 @@ from rekern.schedules.gpu.rates import (
 from rekern.solver import Limit
 from rekern.solver.formulas import Least, Most, RoundedDown, RoundedUp
 
+# Counts of traffic and operations are multiplied by rates as floats at once: whole numbers beyond 2**48 would be
+# taken for sizes that must be exact.
 Formula: TypeAlias = Expr | int | float
 SUMS_OF_A_COLUMN = 128  # tensor memory: 128 lanes of 32 bits (PTX ISA, "Tensor Memory")
 LARGEST_GRID = 2**31 - 1  # blocks along x; along y and z there are 65,535, so everything is flattened into x
@@ -130,7 +132,7 @@ def priced(launch: Launch, gpu: Gpu) -> Priced:
         "matrix": launch.matrix_flops * of_step * on_sm / (matrix * busy),
         "shared": launch.shared_traffic * on_sm / (gpu.shared_bytes_per_cycle * gpu.clock_hz),
         "vector": of_step * on_sm / (gpu.clock_hz * busy)
-        * (launch.flops / (2 * gpu.float32_lanes) + launch.special / gpu.special_per_cycle),
+        * (launch.flops / (2.0 * gpu.float32_lanes) + launch.special / float(gpu.special_per_cycle)),
         "latency": launch.latency + launch.load_latency / launch.stages,
     }  # fmt: skip
     used = {name: sympy.sympify(term) for name, term in terms.items() if term != 0}
