@@ -14,16 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rekern.solver.best import Best
+from rekern.solver.boxes import Box
 from rekern.solver.clock import Clock
 from rekern.solver.divisors import relations
 from rekern.solver.domains import Domains, Floats, Positions
 from rekern.solver.frontier import BLOCK_POINTS, Frontier, Rows
+from rekern.solver.limit import Limit
 from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
 
 FIRST_DIVE = 4096       # points of a block until there is a choice to compare with
 FIRST_CELLS = 4         # cells of the separator whose parts are solved first, for the same reason
 SMALL = 1 << 15         # points that are looked at as they are: less work than to divide them
+
+
+def certainly_met(limit: Limit, use: Box) -> bool:
+    """Whether a limit holds wherever its use is within these bounds."""
+    low, high = use
+    return bool(high <= limit.bound) if limit.at_least is None else bool(low >= limit.bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,9 @@ class _Search:
         self.points = math.prod(self.sizes.values())
         box = {name: domain.hull for name, domain in domains.items()}
         self.risky = problem.compiled.limits.inexact(box)
+        # What no choice misses is not looked at again.
+        uses = zip(problem.limits, problem.compiled.limits.over(box), self.risky, strict=True)
+        self.active = [i for i, (limit, use, risky) in enumerate(uses) if risky or not certainly_met(limit, use)]
         self.risky_cost = any(problem.compiled.cost.inexact(box))
         self.limit_reads = problem.compiled.limit_reads
         self.term_reads = problem.compiled.term_reads
@@ -81,13 +92,14 @@ class _Search:
     def run(self) -> Outcome:
         names = tuple(self.domains)
         if self.points > SMALL:
-            found = split(names, [*self.limit_reads, *self.term_reads], self.sizes)
+            read = [self.limit_reads[i] for i in self.active]
+            found = split(names, [*read, *self.term_reads], self.sizes)
             if found.separator or len(found.parts) > 1:
                 outcome = _Divided(self, found).run()
                 if outcome is not None:
                     return outcome
         best = Best(names, self.top, np.zeros(1))
-        every = range(len(self.problem.limits)), range(len(self.problem.cost))
+        every = self.active, range(len(self.problem.cost))
         frontier = self.frontier(names, {}, *every)
         root = frontier.root(np.zeros(1, dtype=np.int64), np.full(1, -math.inf))
         left = self.explore(frontier, root, best, np.zeros(1))
@@ -194,7 +206,7 @@ class _Divided:
         alone = sum((low[term] for term, part in enumerate(owner) if part is None), np.zeros(len(cells)))
         frontiers = []
         for names in self.split.parts:
-            limits = [i for i, reads in enumerate(search.limit_reads) if not reads.isdisjoint(names)]
+            limits = [i for i in search.active if not search.limit_reads[i].isdisjoint(names)]
             terms = [i for i, part in enumerate(owner) if part is not None and self.split.parts[part] == names]
             frontiers.append(search.frontier(names, fixed, limits, terms))
         bests = [Best(names, search.top, window) for names in self.split.parts]
@@ -237,7 +249,7 @@ class _Divided:
     def _cells(self) -> Rows:
         """All choices of the separator within the limits, as far as those can tell already."""
         search = self.search
-        frontier = search.frontier(self.split.separator, {}, range(len(search.problem.limits)), ())
+        frontier = search.frontier(self.split.separator, {}, search.active, ())
         rows = frontier.extend(frontier.root(np.zeros(1, dtype=np.int64), np.zeros(1)))
         while not frontier.done(rows):
             rows = frontier.extend(rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from rekern.solver.points import ROUNDING
+from rekern.solver.points import POINT_OPERATIONS, ROUNDING, quiet
 from rekern.solver.program import Program
 
 
@@ -58,14 +58,16 @@ def at_one(program: Program, values: Mapping[str, float]) -> list[float]:
     """
     results: list[float] = []
     try:
-        for step in program.steps:
-            if step.operation == "constant":
-                results.append(step.value)
-            elif step.operation == "variable":
-                results.append(float(values[step.name]))
-            else:
-                results.append(SCALAR_OPERATIONS[step.operation](*[results[i] for i in step.reads]))
-    except (KeyError, ZeroDivisionError, OverflowError, ValueError):     # numpy has inf and NaN for these
+        with quiet():
+            for step in program.steps:
+                if step.operation == "constant":
+                    results.append(step.value)
+                elif step.operation == "variable":
+                    results.append(float(values[step.name]))
+                else:
+                    apply = SCALAR_OPERATIONS.get(step.operation) or POINT_OPERATIONS[step.operation]
+                    results.append(float(apply(*[results[i] for i in step.reads])))
+    except (ZeroDivisionError, OverflowError, ValueError):     # numpy has inf and NaN for these
         at = program.at({name: np.float64(value) for name, value in values.items()})
         return [float(value) for value in at]
     return [results[i] for i in program.outputs]

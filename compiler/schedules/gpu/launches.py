@@ -170,7 +170,6 @@ def _limits(launch: Launch, gpu: Gpu, threads: Expr, registers: Expr) -> tuple[L
     most = gpu.registers_per_thread * TILE_SHARE_OF_REGISTERS
     spills = "the rest holds operands and addresses; beyond, kernels were seen to spill"
     rows: list[tuple[str, Formula, float | None, str, str]] = [
-        ("threads", threads, gpu.threads_per_block, "threads", "of one block"),
         ("tiles in registers", tiles, most, "registers a thread", spills),
         ("registers", registers * threads, gpu.registers_per_sm, "registers", "of one block"),
         ("shared memory", launch.shared_bytes, gpu.shared_bytes_per_block, "bytes", "of one block"),
