@@ -109,12 +109,14 @@ def _values(
     risky = program.inexact(hull) if any(high > 1 << 16 for _, high in hull.values()) else [0.0] * len(results)
     for place, (name, formula) in enumerate(formulas.items()):
         result = results[place]
-        label = f"{kind} {name!r} of {problem.name!r}"
         wrong = np.isnan(result) if kind == "limit" else ~np.isfinite(result)
-        first = dict(zip(at, choices[int(np.argmax(wrong))], strict=True)) if choices else {}
-        where = f" at {point(first)}" if first else ""
+        if not (risky[place] or wrong.any()):
+            continue
+        label = f"{kind} {name!r} of {problem.name!r}"
         if wrong.any():
+            first = dict(zip(at, choices[int(np.argmax(wrong))], strict=True))
             fault = "has no value" if kind == "limit" else f"is {result[wrong][0]}"
+            where = f" at {point(first)}" if first else ""
             raise SolverError(f"{label} {fault}{where}:\n    {formula}")
         if risky[place]:
             points = {name: (column, column) for name, column in at.items()}
