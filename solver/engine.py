@@ -24,7 +24,7 @@ from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
 
 FIRST_DIVE = 4096       # points of a block until there is a choice to compare with
-FIRST_CELLS = 4         # cells of the separator whose parts are solved first, for the same reason
+FIRST_CELLS = 16         # cells of the separator whose parts are solved first, for the same reason
 SMALL = 1 << 15         # points that are looked at as they are: less work than to divide them
 
 
