@@ -161,7 +161,10 @@ def registers_per_thread(launch: Launch, gpu: Gpu) -> Expr:
 
 
 def _shared_occupancy(shared_bytes: Formula, reserved: int, gpu: Gpu) -> list[Expr]:
-    return [] if shared_bytes == 0 else [RoundedDown(gpu.shared_bytes_per_sm / (shared_bytes + reserved))]
+    if shared_bytes == 0:
+        return []
+    taken = Most(1, shared_bytes + reserved)  # bounds of a formula may be 0 where no value of it is
+    return [RoundedDown(gpu.shared_bytes_per_sm / taken)]
 
 
 def _limits(launch: Launch, gpu: Gpu, threads: Expr, registers: Expr) -> tuple[Limit, ...]:
