@@ -5,6 +5,7 @@ In: a `Call` of a dense cell. Out: a `Product` for each direction, and launches 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sympy
@@ -74,6 +75,14 @@ def saved_bytes(call: Call) -> int:
         return 0
     w = work.weights(call)
     return call.rows * call.time * (w.gates * w.units + work.state(call).elements) * call.element_bytes
+
+
+def passes(call: Call, one: Callable[[Call, Product, int], Design]) -> Design:
+    """Both passes, each by `one` of its product and of the bytes that it saves, and the product over time."""
+    found = one(call, forward(call), saved_bytes(call))
+    if call.gradient:
+        found = found + one(call, backward(call), 0) + weight_gradient(call)
+    return found
 
 
 def weight_gradient(call: Call) -> Design:

@@ -39,10 +39,7 @@ def refusal(call: Call) -> str | None:
 
 def design(call: Call) -> Design:
     """The sizes of both passes, and of the product over time after them."""
-    found = _pass(call, dense.forward(call), dense.saved_bytes(call))
-    if call.gradient:
-        found = found + _pass(call, dense.backward(call), 0) + dense.weight_gradient(call)
-    return found
+    return dense.passes(call, _pass)
 
 
 def _pass(call: Call, product: dense.Product, saved: int) -> Design:
