@@ -157,8 +157,10 @@ def test_a_cpu_is_refused() -> None:
         gate([FITS], load("x86_avx2"))
 
 
+# A shell that runs the tests in the background makes its children ignore interrupts.
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from gate_kernels import HANGS, SLEEP
 from rekern.gate.run import gate
@@ -174,10 +176,13 @@ def test_compilers_end_with_the_process_that_asked(how: signal.Signals, tmp_path
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
         assert process.stdout is not None
-        sleep = process.stdout.readline().decode().strip()
-        wait_for(lambda: len(sleepers(sleep)) == 2)
-        process.send_signal(how)
-        process.wait(20)
+        try:
+            sleep = process.stdout.readline().decode().strip()
+            wait_for(lambda: len(sleepers(sleep)) == 2)
+            process.send_signal(how)
+            process.wait(20)
+        finally:
+            process.kill()
     wait_for(lambda: sleepers(sleep) == [])
 
 
