@@ -15,6 +15,10 @@ CACHE_DIR = pytest.StashKey[str]()
 # Threads that spin while they wait starve the other xdist worker.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# readline tells the workers of xdist that there are 80 columns; output that is piped is wide.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
+
 # Same examples on every run; --hypothesis-profile=thorough looks further, at random.
 settings.register_profile(
     "repeatable",
