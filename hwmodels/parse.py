@@ -81,7 +81,7 @@ def _as_table(value: object, where: str) -> dict[str, Any]:
 
 
 def _build(cls: type[T], data: dict[str, Any], where: str) -> T:
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # every section is a dataclass
     required = [f.name for f in fields if f.default is dataclasses.MISSING]
     check_keys([f.name for f in fields], data, where, required)
     return cls(**data)

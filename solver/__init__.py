@@ -10,18 +10,14 @@ from rekern.solver.limit import Limit
 from rekern.solver.problem import Problem
 from rekern.solver.rejections import Rejections, rejections
 from rekern.solver.search import evaluate, solve
-from rekern.solver.several import Choice, NoneFits, Overall, solve_all
 from rekern.solver.solution import Slack, Solution
 from rekern.solver.variable import Variable
 
 __all__ = [
-    "Choice",
     "Conflict",
     "Infeasible",
     "Limit",
-    "NoneFits",
     "OutOfTime",
-    "Overall",
     "Problem",
     "Rejections",
     "Slack",
@@ -31,5 +27,4 @@ __all__ = [
     "evaluate",
     "rejections",
     "solve",
-    "solve_all",
 ]

@@ -16,7 +16,7 @@ import sympy
 
 from rekern.solver.clock import Clock
 from rekern.solver.domains import Domains, domains_of
-from rekern.solver.engine import SMALL, NoCost, Outcome, search
+from rekern.solver.engine import NoCost, Outcome, candidates, search
 from rekern.solver.errors import SolverError
 from rekern.solver.formulas import Most
 from rekern.solver.infeasible import Conflict, Infeasible
@@ -112,13 +112,10 @@ def _search(problem: Problem, clock: Clock, anything: bool = False) -> tuple[Pro
     """The search for one choice; None where the limits that are left do not keep a formula from having no value."""
     if clock.over:
         return None
-    domains: Domains | None = domains_of(problem)
-    assert domains is not None
-    if math.prod(map(len, domains.values())) > SMALL:
-        domains = tighten(problem, problem.limits, clock)
-        if domains is None:
-            none = np.zeros((0, len(problem.variables)), dtype=np.int64)
-            return problem, domains_of(problem), Outcome(none, True, math.inf, True)
+    domains = candidates(problem, clock)
+    if domains is None:
+        none = np.zeros((0, len(problem.variables)), dtype=np.int64)
+        return problem, domains_of(problem), Outcome(none, True, math.inf)
     try:
         return problem, domains, search(problem, domains, 1, clock, anything=anything)
     except (NoCost, SolverError):

@@ -17,11 +17,12 @@ from rekern.solver.best import Best
 from rekern.solver.boxes import Box
 from rekern.solver.clock import Clock
 from rekern.solver.divisors import relations
-from rekern.solver.domains import Domains, Floats, Positions
+from rekern.solver.domains import Domains, Floats, Positions, domains_of
 from rekern.solver.frontier import BLOCK_POINTS, Frontier, Rows
 from rekern.solver.limit import Limit
 from rekern.solver.parts import Split, choosing_order, split
 from rekern.solver.problem import Problem
+from rekern.solver.tighten import tighten
 
 FIRST_DIVE = 4096       # points of a block until there is a choice to compare with
 FIRST_CELLS = 16         # cells of the separator whose parts are solved first, for the same reason
@@ -40,15 +41,20 @@ class Outcome:
 
     Args:
         chosen: Positions in the domains, one row a choice, one column a variable; the best may be anywhere.
-        complete: Nothing was left out except what cannot be among the best, or not below the ceiling.
+        complete: Nothing was left out except what cannot be among the best.
         bound: No choice costs less, unless it is in `chosen`. Seconds.
-        below_ceiling: Nothing was left out because of the ceiling.
     """
 
     chosen: Positions
     complete: bool
     bound: float
-    below_ceiling: bool
+
+
+def candidates(problem: Problem, clock: Clock) -> Domains | None:
+    """Values worth looking at; None if the limits certainly exclude each other."""
+    domains = domains_of(problem)
+    few = math.prod(map(len, domains.values())) <= SMALL
+    return domains if few else tighten(problem, problem.limits, clock)
 
 
 def search(
@@ -56,10 +62,9 @@ def search(
     domains: Domains,
     top: int,
     clock: Clock,
-    ceiling: float = math.inf,
     anything: bool = False,
 ) -> Outcome:
-    """The choices that may be the `top` cheapest within the limits and not above `ceiling` seconds.
+    """The choices that may be the `top` cheapest within the limits.
 
     Args:
         anything: The first choice that is found will do.
@@ -67,15 +72,13 @@ def search(
     Raises:
         SolverError: a limit or the cost has no value, or none that is exact, at some choice.
     """
-    return _Search(problem, domains, top, clock, ceiling, anything).run()
+    return _Search(problem, domains, top, clock, anything).run()
 
 
 class _Search:
-    def __init__(
-        self, problem: Problem, domains: Domains, top: int, clock: Clock, ceiling: float, anything: bool
-    ) -> None:
-        self.problem, self.domains, self.top, self.clock, self.ceiling = problem, domains, top, clock, ceiling
-        self.anything = anything
+    def __init__(self, problem: Problem, domains: Domains, top: int, clock: Clock, anything: bool) -> None:
+        self.problem, self.domains, self.top, self.clock, self.anything = problem, domains, top, clock, anything
+        self.ceiling = math.inf     # what costs more, all parts together, is not among the best
         self.sizes = {name: float(len(domain)) for name, domain in domains.items()}
         self.points = math.prod(self.sizes.values())
         box = {name: domain.hull for name, domain in domains.items()}
@@ -87,7 +90,6 @@ class _Search:
         self.limit_reads = problem.compiled.limit_reads
         self.term_reads = problem.compiled.term_reads
         self.related = relations(problem.limits)
-        self.below_ceiling = True
 
     def run(self) -> Outcome:
         names = tuple(self.domains)
@@ -104,7 +106,7 @@ class _Search:
         root = frontier.root(np.zeros(1, dtype=np.int64), np.full(1, -math.inf))
         left = self.explore(frontier, root, best, np.zeros(1))
         bound = min([math.inf, *(float(rows.bound.min()) for rows in left if len(rows))])
-        return Outcome(best.chosen, not left, bound, self.below_ceiling)
+        return Outcome(best.chosen, not left, bound)
 
     def frontier(
         self, names: Sequence[str], fixed: dict[str, Floats], limits: Sequence[int], terms: Sequence[int]
@@ -155,9 +157,7 @@ class _Search:
     def _promising(self, rows: Rows, best: Best, rest: Floats) -> Rows:
         kept: NDArray[np.bool_] = best.promising(rows)
         if math.isfinite(self.ceiling):
-            under: NDArray[np.bool_] = ~(rows.bound + rest[rows.group] > self.ceiling)
-            self.below_ceiling &= bool(under.all())
-            kept = kept & under
+            kept = kept & ~(rows.bound + rest[rows.group] > self.ceiling)
         return rows if kept.all() else rows.take(kept)
 
     def _check(self, rows: Rows, frontier: Frontier) -> None:
@@ -213,15 +213,12 @@ class _Divided:
         combined = Best(self.names, search.top, np.full(1, window.max(initial=0.0)))
         waiting = np.lexsort((np.arange(len(cells)), alone + least.sum(axis=0)))
         count = FIRST_CELLS
-        given = search.ceiling
         finished = True
         while len(waiting):
             total = alone + least.sum(axis=0)
-            ceiling = min(given, float(combined.last_cost[0] + combined.window[0]))
+            ceiling = float(combined.last_cost[0] + combined.window[0])
             batch = waiting[:count]
-            worth = ~(total[batch] > ceiling)
-            search.below_ceiling &= bool(worth.all())
-            batch = np.sort(batch[worth])
+            batch = np.sort(batch[~(total[batch] > ceiling)])
             for part in parts:
                 search.ceiling = ceiling
                 rest = alone + np.delete(least, part, axis=0).sum(axis=0)
@@ -237,10 +234,9 @@ class _Divided:
                 break
             waiting = waiting[count:]
             count *= 8
-        search.ceiling = given
         total = alone + least.sum(axis=0)
         bound = float(total[waiting].min()) if len(waiting) else math.inf
-        return Outcome(combined.chosen, finished, bound, search.below_ceiling)
+        return Outcome(combined.chosen, finished, bound)
 
     def _owner(self, reads: frozenset[str]) -> int | None:
         """The part that a term belongs to; None: it reads the separator alone."""

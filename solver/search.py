@@ -12,14 +12,13 @@ from typing import overload
 from rekern.solver.clock import PATIENCE, Clock
 from rekern.solver.conflict import explain
 from rekern.solver.dispatch import NATIVE, backend_named
-from rekern.solver.domains import Domains, domains_of
-from rekern.solver.engine import SMALL, NoCost, search
+from rekern.solver.domains import Domains
+from rekern.solver.engine import NoCost, candidates, search
 from rekern.solver.errors import OutOfTime, SolverError
 from rekern.solver.problem import Problem
 from rekern.solver.report import ranked, solutions
 from rekern.solver.solution import Solution
 from rekern.solver.text import nearest
-from rekern.solver.tighten import tighten
 
 
 @overload
@@ -59,40 +58,22 @@ def solve(
         loads      0.4 ns (100%)
         registers  31 of at most 32 registers
     """
-    count = 1 if top is None else checked_top(top)
+    count = 1 if top is None else top
+    if count < 1:
+        raise SolverError(f"top = {top}, expected at least 1")
     clock = Clock(deadline)
     other = None if backend == NATIVE else backend_named(backend)
     found = native(problem, count, clock) if other is None else other(problem, count, deadline)
     return found[0] if top is None else found
 
 
-def checked_top(top: int) -> int:
-    """`top`, if it is a number of solutions.
-
-    Raises:
-        SolverError: it is below 1.
-    """
-    if top < 1:
-        raise SolverError(f"top = {top}, expected at least 1")
-    return top
-
-
-def native(
-    problem: Problem, top: int, clock: Clock, ceiling: float = math.inf
-) -> tuple[Solution, ...]:
-    """The cheapest choices that are not above a ceiling, by this module's own search.
-
-    Returns:
-        Best first; nothing if there are choices but all may be above the ceiling.
-    """
-    domains: Domains | None = domains_of(problem)
-    assert domains is not None
-    if math.prod(map(len, domains.values())) > SMALL:
-        domains = tighten(problem, problem.limits, clock)
-        if domains is None:
-            raise explain(problem, clock)
+def native(problem: Problem, top: int, clock: Clock) -> tuple[Solution, ...]:
+    """The cheapest choices, best first, by this package's own search."""
+    domains = candidates(problem, clock)
+    if domains is None:
+        raise explain(problem, clock)
     try:
-        outcome = search(problem, domains, top, clock, ceiling)
+        outcome = search(problem, domains, top, clock)
     except NoCost as fault:
         raise _no_cost(problem, domains, fault) from None
     if not len(outcome.chosen):
@@ -104,9 +85,7 @@ def native(
                 f"{shown} choices are within its bounds\n"
                 "try: a later deadline, or smaller intervals of its variables."
             )
-        if outcome.below_ceiling:
-            raise explain(problem, clock)
-        return ()
+        raise explain(problem, clock)
     best = ranked(problem, domains, outcome.chosen)[:top]
     return solutions(problem, best, None if outcome.complete else outcome.bound)
 

@@ -25,7 +25,7 @@ LOSS = 1e-12        # of the largest number in a formula that rounds whole numbe
 Flags = NDArray[np.bool_]
 
 
-def tighten(problem: Problem, limits: Iterable[Limit], clock: Clock = Clock()) -> Domains | None:  # noqa: B008
+def tighten(problem: Problem, limits: Iterable[Limit], clock: Clock) -> Domains | None:
     """Values of each variable that `limits` may allow; None if they certainly exclude each other.
 
     At the deadline: what is known by then.

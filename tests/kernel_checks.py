@@ -125,9 +125,9 @@ def run(
     given = {n: leaves[n] for n in operands}
     first = {n: leaves[n] for n in state}
     if kernel is None:
-        out, final = reference(spec, given, first, **options)  # type: ignore[arg-type]
+        out, final = reference(spec, given, first, **options)
     else:
-        out, final = kernel(state=first, **given, **options)  # type: ignore[arg-type]
+        out, final = kernel(state=first, **given, **options)
     outputs = {"out": out} if isinstance(out, Tensor) else out
     found: Values = {}
     if gradients:

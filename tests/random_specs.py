@@ -7,14 +7,15 @@ squashed or decays, and functions get arguments of their domain, so that errors 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
 import rekern.math
 from rekern.spec import Input, Param, Recurrence, Scalar, State, recurrence
 
+T = TypeVar("T")
 Dims = tuple[int | str, ...]
 AXES = ("D", "K", "V")
 STATE_DIMS: list[Dims] = [
@@ -47,10 +48,10 @@ UPDATES = [
 class Writer:
     """Writes expressions of wanted shapes over the names that are defined so far."""
 
-    draw: Callable[[st.SearchStrategy], object]  # type: ignore[type-arg]
+    draw: st.DrawFn
     names: dict[str, Dims] = field(default_factory=dict)
 
-    def pick(self, *options: object) -> object:
+    def pick(self, *options: T) -> T:
         return self.draw(st.sampled_from(options))
 
     def leaf(self, dims: Dims) -> str:
@@ -90,7 +91,7 @@ class Writer:
                 a, b, c, d = (self.array(dims, depth - 2) for _ in range(4))
                 return f"where({a} {self.pick('<', '>=', '!=')} {b} + 0.29, {c}, {d})"
             case "reduce" if len(dims) < 3:
-                axis, place = self.axis(), int(self.draw(st.integers(0, len(dims))))  # type: ignore[call-overload]
+                axis, place = self.axis(), self.draw(st.integers(0, len(dims)))
                 inner = self.array((*dims[:place], axis, *dims[place:]), depth - 1)
                 return f"{self.pick('sum', 'max', 'mean')}({inner}, axis={place})"
             case "matmul" if len(dims) < 3:
@@ -107,13 +108,13 @@ class Writer:
         sides: list[tuple[Dims, Dims]] = [((*dims[:-1], axis), (axis, *dims[-1:]))]
         if len(dims) == 1:
             sides.append(((*dims, axis), (axis,)))
-        left, right = sides[int(self.draw(st.integers(0, len(sides) - 1)))]  # type: ignore[call-overload]
+        left, right = sides[self.draw(st.integers(0, len(sides) - 1))]
         if not dims:
             left, right = (axis,), (axis,)
         return f"({self.array(left, depth - 1)} @ {self.array(right, depth - 1)})"
 
     def axis(self) -> int | str:
-        return self.pick("D", "K", "V", "D", "K", "V", 2)  # type: ignore[return-value]
+        return self.draw(st.sampled_from(("D", "K", "V", "D", "K", "V", 2)))
 
 
 @st.composite

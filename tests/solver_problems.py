@@ -92,16 +92,22 @@ OF_WHOLE: tuple[tuple[Build, Apply, bool], ...] = (
 
 
 @st.composite
-def formulas(draw: st.DrawFn, symbols: list[sympy.Symbol], depth: int = 2) -> Formula:
-    """Positive everywhere, so that every operation is defined."""
+def formulas(draw: st.DrawFn, symbols: list[sympy.Symbol], depth: int = 2, of_whole: bool = True) -> Formula:
+    """Positive everywhere, so that every operation is defined.
+
+    Args:
+        of_whole: Rests and comparisons are of whole numbers only. Quotients compare as exact fractions here; other
+            back ends scale them to whole numbers and may not.
+    """
     if depth == 0 or draw(st.booleans()):
         if draw(st.integers(0, 3)) == 0:
             constant = draw(st.integers(1, 49))
             return Formula(sympy.Integer(constant), lambda _: Fraction(constant), True)
         axis = draw(st.integers(0, len(symbols) - 1))
         return Formula(symbols[axis], lambda p: Fraction(p[axis]), True)
-    a, b = draw(formulas(symbols, depth - 1)), draw(formulas(symbols, depth - 1))
-    build, exact, whole = draw(st.sampled_from(OF_ANY + OF_WHOLE if a.whole and b.whole else OF_ANY))
+    a, b = (draw(formulas(symbols, depth - 1, of_whole)) for _ in range(2))
+    every = (a.whole and b.whole) or not of_whole
+    build, exact, whole = draw(st.sampled_from(OF_ANY + OF_WHOLE if every else OF_ANY))
     return Formula(build(a.expr, b.expr), lambda p: exact(a.exact(p), b.exact(p)), whole and a.whole and b.whole)
 
 
@@ -120,12 +126,14 @@ def variables(draw: st.DrawFn, name: str) -> Variable:
 
 
 @st.composite
-def limits(draw: st.DrawFn, name: str, symbols: list[sympy.Symbol], tightest: int) -> tuple[Limit, Exact]:
+def limits(
+    draw: st.DrawFn, name: str, symbols: list[sympy.Symbol], tightest: int, of_whole: bool = True
+) -> tuple[Limit, Exact]:
     """A limit, and what it uses."""
-    a = draw(formulas(symbols))
+    a = draw(formulas(symbols, of_whole=of_whole))
     kind = draw(st.sampled_from(("at_most", "at_most", "at_most", "at_least", "difference", "divides", "equal")))
     if kind in ("divides", "equal", "difference"):
-        b = draw(formulas(symbols))
+        b = draw(formulas(symbols, of_whole=of_whole))
         if kind == "difference":
             return Limit(name, a.expr - b.expr, 0, "units"), lambda p: a.exact(p) - b.exact(p)
         if a.whole and b.whole:
@@ -138,12 +146,47 @@ def limits(draw: st.DrawFn, name: str, symbols: list[sympy.Symbol], tightest: in
 
 
 @st.composite
-def small_problems(draw: st.DrawFn, tightest: int = 40, most: int = 3) -> Case:
+def small_problems(draw: st.DrawFn, tightest: int = 40, most: int = 3, of_whole: bool = True) -> Case:
     """At most `most` variables; a small `tightest` makes many of them infeasible."""
     domains = [draw(variables(name)) for name in "xyzw"[: draw(st.integers(1, most))]]
     symbols = [v.symbol for v in domains]
-    pairs = [draw(limits(f"limit{i}", symbols, tightest)) for i in range(draw(st.integers(0, 4)))]
-    terms = [draw(formulas(symbols)) for _ in range(draw(st.integers(1, 2)))]
+    pairs = [draw(limits(f"limit{i}", symbols, tightest, of_whole)) for i in range(draw(st.integers(0, 4)))]
+    terms = [draw(formulas(symbols, of_whole=of_whole)) for _ in range(draw(st.integers(1, 2)))]
+    return _case(domains, pairs, terms)
+
+
+@st.composite
+def problems_in_parts(draw: st.DrawFn) -> Case:
+    """Two or three pairs of variables that share one, in any order."""
+    shared = Variable("s", 1, 3)
+    parts = [[draw(_few_values(name)) for name in pair] for pair in ("ab", "cd", "ef")[: draw(st.integers(2, 3))]]
+    domains = draw(st.permutations([shared, *itertools.chain(*parts)]))
+    symbols = [v.symbol for v in domains]
+    pairs, terms = [], []
+    for part in parts:
+        own = [shared.symbol, *(v.symbol for v in part)]
+        # The formulas of a part read its own variables; the point that they are given holds all of them.
+        for i in range(draw(st.integers(0, 2))):
+            limit, use = draw(limits(f"limit_{part[0].name}{i}", own, 40, False))
+            pairs.append((limit, _within(use, own, symbols)))
+        term = draw(formulas(own, of_whole=False))
+        terms.append(replace(term, exact=_within(term.exact, own, symbols)))
+    return _case(domains, pairs, terms)
+
+
+@st.composite
+def _few_values(draw: st.DrawFn, name: str) -> Variable:
+    low = draw(st.integers(1, 3))
+    kinds = (Variable(name, low, low + 3), Variable.one_of(name, draw(st.permutations((1, 2, 5)))))
+    return draw(st.sampled_from(kinds))
+
+
+def _within(exact: Exact, own: list[sympy.Symbol], symbols: list[sympy.Symbol]) -> Exact:
+    axes = [symbols.index(symbol) for symbol in own]
+    return lambda p: exact(tuple(p[axis] for axis in axes))
+
+
+def _case(domains: list[Variable], pairs: list[tuple[Limit, Exact]], terms: list[Formula]) -> Case:
     cost = {f"term{i}": t.expr * sympy.Rational(1, 8) for i, t in enumerate(terms)}
     problem = Problem("a small problem", domains, [limit for limit, _ in pairs], cost)
     return Case(problem, tuple(use for _, use in pairs), lambda p: sum((t.exact(p) for t in terms), Fraction(0)) / 8)

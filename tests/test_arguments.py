@@ -18,7 +18,7 @@ GLA = {"q": (1, 6, 2, 4), "k": (1, 6, 2, 4), "v": (1, 6, 2, 3), "g": (1, 6, 2, 4
 def gla(**changed: object) -> Callable[[], object]:
     operands: dict[str, object] = {n: torch.rand(*shape) for n, shape in GLA.items()}
     operands.update(changed)
-    return lambda: rk.compile(zoo.gla)(**{n: t for n, t in operands.items() if t is not None})  # type: ignore[arg-type]
+    return lambda: rk.compile(zoo.gla)(**{n: t for n, t in operands.items() if t is not None})
 
 
 def lstm(**changed: Tensor) -> Callable[[], object]:
@@ -121,7 +121,7 @@ def test_a_step_in_place_wants_rows_of_its_own() -> None:
 
 def test_an_axis_that_only_a_state_has_wants_that_state() -> None:
     @rk.recurrence
-    def lonely(h=rk.State("N"), x=rk.Input()):  # type: ignore[no-untyped-def]
+    def lonely(h=rk.State("N"), x=rk.Input()):
         h = h + x
         return h, x * 2
 
@@ -133,4 +133,4 @@ def test_other_targets_are_not_there_yet() -> None:
     with pytest.raises(rk.RekernError, match="there is no target 'cuda'; expected 'auto' or 'cpu'"):
         rk.compile(zoo.gla, target="cuda")
     with pytest.raises(rk.RekernError, match="compile takes a recurrence"):
-        rk.compile(lambda h: h)  # type: ignore[arg-type]
+        rk.compile(lambda h: h)

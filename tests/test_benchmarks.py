@@ -32,7 +32,7 @@ def small(name: str, time: int = 70, heads: int = 2) -> Workload:
 
 def in_float64(data: Data) -> Data:
     source = tuple(t.double() for t in data.source) if data.source else None
-    return Data(data.workload, {n: t.double() for n, t in data.operands.items()}, source)  # type: ignore[arg-type]
+    return Data(data.workload, {n: t.double() for n, t in data.operands.items()}, source)
 
 
 def baselines(data: Data) -> list[Candidate]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import Golden
 from rekern import zoo
 from rekern.cli.workload import workloads
 from rekern.hwmodels import load, names
@@ -21,7 +22,7 @@ TOP = 8
 
 
 @pytest.mark.parametrize("machine", CPUS)
-def test_rankings(machine: str, golden) -> None:  # type: ignore[no-untyped-def]
+def test_rankings(machine: str, golden: Golden) -> None:
     lines = []
     for name in SPECS:
         for load_of in workloads(zoo.load(name)):

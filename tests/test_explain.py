@@ -277,5 +277,5 @@ def test_a_call_on_a_cpu_that_makes_no_sense_is_refused(changes: dict[str, Any],
         "threads": 1, "machine": load("x86_avx2"),
     }  # fmt: skip
     with pytest.raises(PlanError) as caught:
-        CpuCall(**{**right, **changes})  # type: ignore[arg-type]
+        CpuCall(**{**right, **changes})
     assert str(caught.value) == message

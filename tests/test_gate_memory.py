@@ -1,6 +1,7 @@
 """Answers of compilers, kept between processes: whole or not at all, and never of another question."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gate_kernels import product
-from rekern.backends.offline import CudaSource, Resources, from_json, identity, to_json
+from rekern.backends.offline import CudaSource, Resources, Source, from_json, identity, to_json
 from rekern.entries import read_entry, write_entry
 from rekern.gate.memory import Question, recall, store
 
@@ -73,7 +74,7 @@ def test_the_entry_can_be_read_by_a_person(tmp_path: Path) -> None:
     ],
     ids=["truncated", "empty", "a list", "another number", "another key", "zeros"],
 )
-def test_a_damaged_entry_is_ignored_with_a_warning(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_entry_is_ignored_with_a_warning(damage: Callable[[str], str], tmp_path: Path) -> None:
     store(ASKED, FOUND)
     path = entry(tmp_path)
     path.write_text(damage(path.read_text()))
@@ -120,7 +121,7 @@ def test_processes_that_write_the_same_entry_never_see_half_of_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("source", [product(), CudaSource("text", "k", 64, 1024, ("-DN=1",))], ids=["triton", "cuda"])
-def test_sources_survive_json(source) -> None:  # type: ignore[no-untyped-def]
+def test_sources_survive_json(source: Source) -> None:
     assert from_json(json.loads(json.dumps(to_json(source)))) == source
 
 

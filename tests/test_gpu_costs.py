@@ -188,7 +188,7 @@ def test_wrong_calls_say_what_was_expected() -> None:
     with pytest.raises(PlanError, match="gla: time is 0, expected at least 1"):
         call_of("gla", time=0)
     with pytest.raises(PlanError, match="there is no dtype 'int8'; expected one of bfloat16, float16, float32"):
-        call_of("gla", dtype="int8")  # type: ignore[arg-type]
+        call_of("gla", dtype="int8")
     with pytest.raises(PlanError, match="sm_75 has no matrix products of bfloat16; use float16 or float32"):
         rates.matrix_flops_per_s(gpu_of(load("t4")), "bfloat16", 64)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import Golden
 from rekern import zoo
 from rekern.hwmodels import load, names
 from rekern.schedules.gpu.call import Call, Dtype
@@ -23,7 +24,7 @@ LEAST_SHARE = 0.05  # of the time of a call; what a shorter launch does is of no
 
 
 @pytest.mark.parametrize("machine", GPUS)
-def test_rankings(machine: str, golden) -> None:  # type: ignore[no-untyped-def]
+def test_rankings(machine: str, golden: Golden) -> None:
     gpu = load(machine).gpu
     assert gpu is not None
     dtype: Dtype = "bfloat16" if has_matrix(gpu, "bfloat16") else "float16"

@@ -3,6 +3,7 @@ lengths, groups of heads, any strides, hand-over of states, packed and reset seq
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -38,9 +39,9 @@ WIDE = {
 }
 
 
-def lengths_of(spec: Recurrence, lengths: Mapping[str, object]) -> dict[str, object]:
+def lengths_of(spec: Recurrence, lengths: Mapping[str, Any]) -> dict[str, Any]:
     """A state with K * K * V numbers gets by with a shorter K."""
-    sizes = dict(lengths["sizes"])  # type: ignore[call-overload]
+    sizes = dict(lengths["sizes"])
     if any(o.axes.count("K") > 1 for o in spec.states):
         sizes["K"] = min(20, sizes["K"])
     return {**lengths, "sizes": sizes}
@@ -48,16 +49,16 @@ def lengths_of(spec: Recurrence, lengths: Mapping[str, object]) -> dict[str, obj
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @each_spec
-def test_a_kernel_agrees_with_its_equations(spec: Recurrence, lengths: Mapping[str, object]) -> None:
-    agree(spec, *draw(spec, **lengths_of(spec, lengths)))  # type: ignore[arg-type]
+def test_a_kernel_agrees_with_its_equations(spec: Recurrence, lengths: Mapping[str, Any]) -> None:
+    agree(spec, *draw(spec, **lengths_of(spec, lengths)))
 
 
 @pytest.mark.parametrize("lengths", WIDE.values(), ids=WIDE)
 @pytest.mark.parametrize("spec", [zoo.gla, zoo.gated_delta_rule, zoo.mlstm], ids=lambda s: s.name)
 def test_a_kernel_agrees_with_its_equations_on_wide_states(
-    spec: Recurrence, lengths: Mapping[str, object]
+    spec: Recurrence, lengths: Mapping[str, Any]
 ) -> None:
-    agree(spec, *draw(spec, **lengths))  # type: ignore[arg-type]
+    agree(spec, *draw(spec, **lengths))
 
 
 @each_spec
@@ -182,7 +183,7 @@ TIMES: dict[str, tuple[dict[str, int], dict[str, object]]] = {
 @each_spec
 def test_time_is_walked_as_asked(spec: Recurrence, case: str) -> None:
     shape, options = TIMES[case]
-    agree(spec, *draw(spec, **shape), **options)  # type: ignore[arg-type]
+    agree(spec, *draw(spec, **shape), **options)
 
 
 @each_spec

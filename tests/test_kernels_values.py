@@ -52,7 +52,7 @@ def spoilt(operands: Values, names: list[str], where: tuple[object, ...]) -> Val
     result = dict(operands)
     for n in names:
         result[n] = operands[n].clone()
-        result[n][where] = float("nan")  # type: ignore[index]
+        result[n][where] = float("nan")
     return result
 
 

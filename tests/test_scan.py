@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from rekern.analysis.logs import Reason
 from rekern.runtime.execute import CpuExecutor
 from rekern.schedules.scan import segment_count, summaries
 
+Values = dict[str, torch.Tensor]
+Run = Callable[[Values, Values], tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
 SIZES = {"D": 7, "N": 5, "K": 12, "V": 20}
 STEPS = 400
 
@@ -52,7 +54,7 @@ def test_segments_give_what_the_reference_gives(name: str, case: str, monkeypatc
     count = CpuExecutor.segments
     monkeypatch.setattr(CpuExecutor, "segments", lambda self, a, n: used.append(count(self, a, n)) or used[-1])
 
-    def results(run, tensors):  # type: ignore[no-untyped-def]
+    def results(run: Run, tensors: Values) -> list[torch.Tensor]:
         leaves = {n: t.clone().requires_grad_() for n, t in tensors.items()}
         state = {o.name: leaves[o.name] for o in spec.states}
         out, final = run({n: t for n, t in leaves.items() if n not in state}, state)

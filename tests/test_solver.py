@@ -133,7 +133,7 @@ def test_values_can_be_compared_hashed_and_pickled() -> None:
     assert pickle.loads(pickle.dumps(solution)) == solution == solve(again)
     assert hash(solution) == hash(solve(again))
     with pytest.raises(AttributeError):
-        solution.values._items = {}  # type: ignore[attr-defined]
+        solution.values._items = {}
 
 
 def test_equal_costs_go_to_the_first_variable_and_its_preferred_value() -> None:

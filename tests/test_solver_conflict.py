@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from rekern.solver import Infeasible, Limit, Problem, Variable, solve
-from solver_cases import Case, small_problems
+from solver_problems import Case, small_problems
 
 ROWS = Variable("rows", 1, 16)
 COLUMNS = Variable("columns", 16, 256, multiple_of=16)

@@ -1,4 +1,4 @@
-"""Huge spaces, deadlines, numbers beyond what is exact, several problems, other back ends: no hang, no wrong answer."""
+"""Huge spaces, deadlines, numbers beyond what is exact, other back ends: no hang, no wrong answer."""
 
 import itertools
 import math
@@ -13,18 +13,7 @@ import pytest
 import sympy
 from sympy import Abs, Mod, ceiling
 
-from rekern.solver import (
-    Infeasible,
-    Limit,
-    NoneFits,
-    OutOfTime,
-    Problem,
-    SolverError,
-    Variable,
-    rejections,
-    solve,
-    solve_all,
-)  # fmt: skip
+from rekern.solver import Infeasible, Limit, OutOfTime, Problem, SolverError, Variable, rejections, solve
 from rekern.solver.clock import Clock
 from rekern.solver.divisors import Product, Relation, cut
 from rekern.solver.domains import Domain
@@ -61,14 +50,14 @@ def test_a_huge_space_is_searched() -> None:
 
 def test_divisors_are_found_without_listing_an_interval() -> None:
     product = Limit.equal("e", X * Y, LARGE)
-    found = tighten(Problem("p", [x, y], [product]), [product])
+    found = tighten(Problem("p", [x, y], [product]), [product], Clock())
     assert found is not None
     assert found["x"].values == found["y"].values == tuple(2**i for i in range(61))
     chain = [Limit.equal("a", X * Y, Z), Limit.equal("b", Z * 2, 24)]
-    found = tighten(Problem("p", [x, y, z], chain), chain)
+    found = tighten(Problem("p", [x, y, z], chain), chain, Clock())
     assert found is not None and found["x"].values == (1, 2, 3, 4, 6, 12) and found["z"].values == (12,)
     multiple = Limit.divides("m", 12, 8 * X)
-    found = tighten(Problem("p", [x], [multiple]), [multiple])
+    found = tighten(Problem("p", [x], [multiple]), [multiple], Clock())
     assert found is not None and found["x"].values == range(3, LARGE, 3)
 
 
@@ -211,26 +200,6 @@ def test_a_back_end_that_is_not_installed_names_what_is_missing(monkeypatch: pyt
         "back end 'cpsat' needs the module 'rekern.solver.backends.cpsat', which is not installed\n"
         "try: pip install it, or backend='native', which needs nothing more."
     )
-
-
-def test_several_problems_give_the_best_over_all() -> None:
-    a = Variable("a", 1, 9)
-    slow = Problem("slow", [a], [], {"f": 2 + a.symbol})
-    fast = Problem("fast", [a], [], {"f": 1 + a.symbol})
-    never = Problem("never", [a], [Limit("many", a.symbol, at_least=12)])
-    found = solve_all([never, slow, fast], top=3)
-    assert [(c.problem.name, c.solution.values["a"]) for c in found.choices] == [("fast", 1), ("slow", 1), ("fast", 2)]
-    assert all(c.solution.proven_optimal for c in found.choices)
-    assert [reason.problem.name for reason in found.infeasible] == ["never"]
-    assert [c.problem.name for c in solve_all([slow, slow, fast], top=1).choices] == ["fast"]
-    with pytest.raises(NoneFits) as caught:
-        solve_all([never, never])
-    assert str(caught.value).splitlines()[:3] == [
-        "nothing fits:", "  no sizes fit never", "      many: reaches at most 9, 12 needed",
-    ]  # fmt: skip
-    assert fault(solve_all, []) == "there is no problem to solve, expected at least one"
-    mixed = solve_all([fast, tangled()], deadline=0.1)
-    assert not mixed.choices[0].solution.proven_optimal or mixed.choices[0].problem == fast
 
 
 def test_what_is_not_counted_is_not_claimed() -> None:

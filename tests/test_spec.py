@@ -85,7 +85,7 @@ def body_of(**changes: object) -> Recurrence:
         "v": Input("V"),
         "g": Input(at_most=0),
     }
-    declared |= changes  # type: ignore[arg-type]
+    declared |= changes
 
     @recurrence
     def other(S=declared["S"], q=declared["q"], k=declared["k"], v=declared["v"], g=declared["g"]):
@@ -246,7 +246,7 @@ def test_a_pickle_of_what_is_gone_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     exec("from rekern.spec import *\n@recurrence\ndef gone(h=State('D')): return h, h", vars(module))
     text = pickle.dumps(module.gone)
     assert pickle.loads(text) is module.gone
-    module.gone = 3  # type: ignore[attr-defined]
+    module.gone = 3
     with pytest.raises(SpecError, match=r"^module_of_a_spec\.gone is not a recurrence any more$"):
         pickle.loads(text)
 

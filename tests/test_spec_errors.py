@@ -158,5 +158,5 @@ def test_the_cause_is_shown_only_where_it_is_not_ours() -> None:
 def test_a_spec_without_source_says_the_line() -> None:
     scope: dict[str, object] = {"State": State}
     exec(compile("def made(h=State('D')):\n    return h, h[0]\n", "<made>", "exec"), scope)
-    text = message(lambda: recurrence(scope["made"]).step)  # type: ignore[arg-type]
+    text = message(lambda: recurrence(scope["made"]).step)
     assert "\n    line 2 of <made>\n" in text

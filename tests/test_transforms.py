@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ def total(x: torch.Tensor) -> torch.Tensor:
     ],
     ids=["grad", "jvp", "vmap"],
 )
-def test_transforms_that_would_give_wrong_numbers_are_refused(transform) -> None:  # type: ignore[no-untyped-def]
+def test_transforms_that_would_give_wrong_numbers_are_refused(transform: Callable[[], object]) -> None:
     with pytest.raises(rk.RekernError, match=r"no rule for torch.func transforms[\s\S]*use backward"):
         transform()
 

@@ -68,7 +68,7 @@ def test_the_installed_triton_is_one_that_the_project_declares() -> None:
 @pytest.mark.parametrize("ask", [compile_triton, shared_bytes_of])
 def test_what_the_compiler_says_is_quoted(ask: Callable[[TritonSource, str], object]) -> None:
     with pytest.raises(BuildError) as caught:
-        ask(WRONG.source, "sm_90")  # type: ignore[arg-type]
+        ask(WRONG.source, "sm_90")
     first, second = str(caught.value).splitlines()
     assert first == "Triton cannot compile matmul(BM=64, BN=32, BK=32), 4 warps, 2 stages"
     assert re.fullmatch(r"    at 1\d:\d+: .*has no attribute 'dott'.*", second)
