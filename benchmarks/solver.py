@@ -36,7 +36,8 @@ from rekern.cli.specs import find
 from rekern.cli.workload import workloads
 from rekern.hwmodels import Machine, load
 from rekern.hwmodels.files import names as machines
-from rekern.schedules import choose
+from rekern.schedules.cpu.choose import problem
+from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.gpu.call import DTYPES
 from rekern.schedules.gpu.ranking import problems as gpu_problems
 from rekern.schedules.gpu.usual import usual_calls
@@ -193,8 +194,8 @@ def on_cpu(spec: str, machine: Machine) -> Posed:
     for work in workloads(find(spec)):
         for threads in sorted({1, machine.cpu.cores}):
             for dtype in ("float32", "float64"):
-                shape = choose.Shape.of(work.sizes, work.batch, work.heads, threads, dtype == "float64")
-                yield {f"{dtype}, {threads} threads": choose.problem(programs(work.spec), shape, machine)}
+                shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype == "float64")
+                yield {f"{dtype}, {threads} threads": problem(programs(work.spec), shape, machine)}
 
 
 def on_gpu(spec: str, machine: Machine) -> Posed:

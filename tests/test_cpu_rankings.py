@@ -11,7 +11,8 @@ from conftest import Golden
 from rekern import zoo
 from rekern.cli.workload import workloads
 from rekern.hwmodels import load, names
-from rekern.schedules.choose import Shape, problem
+from rekern.schedules.cpu.choose import problem
+from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import programs
 from rekern.solver import solve
 from rekern.solver.text import point, seconds

@@ -18,7 +18,8 @@ from rekern.cli.console import write, write_json
 from rekern.cli.options import BatchOption, BindOption, HeadsOption, JsonOption, SizeOption, SpecArgument, spec_of
 from rekern.cli.workload import Workload, chosen
 from rekern.hwmodels import detect
-from rekern.schedules.choose import CpuPlan, Shape, plan, solution
+from rekern.schedules.cpu.choose import plan, solution
+from rekern.schedules.cpu.shape import CpuPlan, Shape
 from rekern.schedules.programs import programs
 from rekern.schedules.scan import summaries
 from rekern.solver import Solution

@@ -13,7 +13,8 @@ from rekern.errors import PlanError
 from rekern.explain.case import Case
 from rekern.explain.values import Part, Subject
 from rekern.hwmodels import Machine
-from rekern.schedules.choose import Shape, problem
+from rekern.schedules.cpu.choose import problem
+from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import programs
 from rekern.schedules.scan import summaries
 from rekern.solver import Solution, solve

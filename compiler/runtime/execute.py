@@ -21,7 +21,8 @@ from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
 from rekern.runtime.scan import by_segment, cut, entries, exits
-from rekern.schedules.choose import CpuPlan, Shape, plan
+from rekern.schedules.cpu.choose import plan
+from rekern.schedules.cpu.shape import CpuPlan, Shape
 from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.scan import Summary, segment_count, summaries

@@ -18,7 +18,8 @@ from rekern.reference import reference
 from rekern.runtime import ops
 from rekern.runtime.arguments import check, check_operand_facts, dense_tensor, named_operands
 from rekern.runtime.execute import CpuExecutor, Request
-from rekern.schedules.choose import Shape, plan
+from rekern.schedules.cpu.choose import plan
+from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence
 

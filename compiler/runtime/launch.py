@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rekern.runtime.arguments import Arguments, longest_first
-from rekern.schedules.choose import RunSizes
+from rekern.schedules.cpu.shape import RunSizes
 from rekern.schedules.passes import Pass, Slot
 from rekern.trace import Dim
 

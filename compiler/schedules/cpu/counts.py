@@ -1,0 +1,65 @@
+"""Counts of a step that the problems of a CPU's sizes are made of.
+
+In: `Programs` and a `Shape`. Out: whole numbers.
+"""
+
+from __future__ import annotations
+
+from rekern.ir import Apply, walk
+from rekern.loops.order import arrange
+from rekern.loops.program import Program
+from rekern.schedules.cpu.shape import Shape
+from rekern.schedules.programs import Programs
+
+MOST_BLOCK = 64  # steps
+READ_BACK = "the steps of a block are written and read back while they are in the second-level cache"
+ROW_OVERHEAD = 3.0  # cycles of a loop over rows of the state that do not depend on the columns
+
+
+def state_rows(programs: Programs, shape: Shape) -> int:
+    """Rows along the lane (numbers, without one) of all states of one task."""
+    return sum(_rows(o.axes, programs.lane, shape) * _cells(o.dims) for o in programs.spec.states)
+
+
+def slot_rows(programs: Programs, shape: Shape) -> int:
+    """The same of everything that a step hands to its gradient."""
+    kept = sum(_rows([i.dim for i in k.axes], programs.lane, shape) for k in programs.backstep.kept)
+    return state_rows(programs, shape) + kept
+
+
+def weight_numbers(programs: Programs, shape: Shape) -> int:
+    """Numbers of all parameters with two axes or more."""
+    found = (o for o in programs.spec.of_kind("param") if len(o.axes) > 1)
+    return sum(_rows(o.axes, None, shape) * _cells(o.dims) for o in found)
+
+
+def register_sums(program: Program) -> int:
+    """The most sums along rows that one nest of `program` keeps in registers at a time."""
+    nests = arrange(program).nests
+    sums = (sum(s.reduce is not None and s.reduce[1] in n.outer for s in n.statements) for n in nests)
+    return max([1, *sums])
+
+
+def vector_operations(program: Program) -> int:
+    """Vector instructions for each vector of the state, over all nests of `program`."""
+    count = 0
+    for nest in arrange(program).nests:
+        if nest.outer:
+            values = walk(s.value for s in nest.statements)
+            count += sum(isinstance(n, Apply) and n.free >= {*nest.outer} for n in values)
+    return max(1, count)
+
+
+def _rows(axes: list[str] | tuple[str, ...], lane: str | None, shape: Shape) -> int:
+    lengths = dict(shape.lengths)
+    rows = 1
+    for axis in axes:
+        rows *= 1 if axis == lane else lengths[axis]
+    return rows
+
+
+def _cells(dims: tuple[int | str, ...]) -> int:
+    cells = 1
+    for dim in dims:
+        cells *= dim if isinstance(dim, int) else 1
+    return cells

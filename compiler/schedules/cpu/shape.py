@@ -1,0 +1,58 @@
+"""What the sizes of a CPU kernel depend on, and what they are.
+
+In: a call's lengths. Out: `Shape`, and `CpuPlan` with what is compiled in and what a call is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rekern.schedules.passes import MOST_ROWS, CpuSizes
+from rekern.schedules.programs import Programs
+
+
+@dataclass(frozen=True)
+class RunSizes:
+    """What a call is given: sequences of a task, steps of a block, columns of a task, tasks along columns."""
+
+    rows: int
+    block: int
+    columns: int
+    tiles: int
+    groups: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class CpuPlan:
+    """The sizes of one kind of call."""
+
+    compiled: CpuSizes
+    run: RunSizes
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What sizes depend on: lengths of the axes, sequences, heads, threads, and whether in float64."""
+
+    lengths: tuple[tuple[str, int], ...]
+    sequences: int
+    heads: int
+    threads: int
+    double: bool
+
+    @staticmethod
+    def of(lengths: Mapping[str, int], sequences: int, heads: int, threads: int, double: bool) -> Shape:
+        return Shape(tuple(lengths.items()), max(1, sequences), heads, threads, double)
+
+    def bucket(self, programs: Programs) -> Shape:
+        """The shape with the same best sizes: calls that only differ in batch or heads share a plan.
+
+        A register tile depends on the lengths alone, so that a new batch builds nothing new; beyond what
+        keeps all threads busy, more sequences change nothing either.
+        """
+        if programs.tiled:
+            return replace(self, sequences=1, heads=1, threads=1)
+        most = MOST_ROWS * self.threads if programs.rows else self.threads
+        return replace(self, sequences=min(self.sequences, most), heads=min(self.heads, self.threads))
