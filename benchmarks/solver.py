@@ -36,7 +36,7 @@ from rekern.cli.specs import find
 from rekern.cli.workload import workloads
 from rekern.hwmodels import Machine, load
 from rekern.hwmodels.files import names as machines
-from rekern.schedules.cpu.choose import problem
+from rekern.schedules.cpu.choose import problem as cpu_problem
 from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.gpu.call import DTYPES
 from rekern.schedules.gpu.ranking import problems as gpu_problems
@@ -195,7 +195,7 @@ def on_cpu(spec: str, machine: Machine) -> Posed:
         for threads in sorted({1, machine.cpu.cores}):
             for dtype in ("float32", "float64"):
                 shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype == "float64")
-                yield {f"{dtype}, {threads} threads": problem(programs(work.spec), shape, machine)}
+                yield {f"{dtype}, {threads} threads": cpu_problem(programs(work.spec), shape, machine)}
 
 
 def on_gpu(spec: str, machine: Machine) -> Posed:
