@@ -7,6 +7,7 @@ cotangents of all operands and first states.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,11 +25,11 @@ from rekern.runtime.scan import by_segment, cut, entries, exits
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import CpuPlan, Shape
 from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot
-from rekern.schedules.programs import Programs, decode
+from rekern.schedules.programs import Programs
 from rekern.schedules.scan import Summary, segment_count, summaries
 from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.spec import Operand, scalar_value
-from rekern.trace import Dim
+from rekern.trace import Dim, cells_of
 
 
 @dataclass(frozen=True)
@@ -285,11 +286,8 @@ class CpuExecutor:
             o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states
         }
         units = -(-len(arguments.sequences) // run.rows)
-        d_params = {
-            o.name: torch.zeros([parts, units, *self._shape(arguments, ("H",), o.dims)], dtype=real)
-            for o in spec.of_kind("param")
-        }
         terms, wanted = self.programs.weight_terms
+        d_weights, d_params = self._parameter_gradients(arguments, [parts, units])
         vectors = {name: memory(("B", "T", "H"), (index.dim,), False) for name, (index, _) in wanted.items()}
 
         def layout(slot: Slot) -> Layout | None:
@@ -315,6 +313,8 @@ class CpuExecutor:
                     return Layout(d_inputs[name], ("P", "B", "T", "H"), spec.operand(name).dims, slot.cell)
                 case "d_param":
                     return Layout(d_params[name], ("P", "U", "H"), spec.operand(name).dims, slot.cell)
+                case "d_weight":
+                    return Layout(d_weights[name], ("H",), spec.operand(name).dims, slot.cell)
                 case "vector":
                     return Layout(vectors[name], ("P", "B", "T", "H"), (wanted[name][0].dim,))
                 case _:
@@ -327,31 +327,33 @@ class CpuExecutor:
         launch(built.library, call)
         del alive
         results = {n: t.sum(0) if len(t) > 1 else t[0] for n, t in d_inputs.items()}
-        for name, t in d_params.items():
-            total = t.sum((0, 1))
-            for term in terms:
-                if term.weight[0] == name:
-                    left, right = (self._vector(word, d_inputs, vectors) for word in (term.left, term.right))
-                    _cell(total, 1, term.weight[1]).add_(torch.einsum("bthi,bthj->hij", left, right))
-            results[name] = total
+        for o in spec.of_kind("param"):
+            sums = [g.sum((0, 1)) for n, g in d_params.items() if n == o.name]
+            products = [g for n, g in d_weights.items() if n == o.name]
+            results[o.name] = functools.reduce(torch.add, [*sums, *products])
         grads = {}
         for o in spec.of_kind("input", "param"):
             like = arguments.tensors[o.name]
             grads[o.name] = _fold_heads(results[o.name], like, 2 if o.kind == "input" else 0).to(like.dtype)
         return grads, {n: (t.sum(0) if len(t) > 1 else t[0]) for n, t in d_first.items()}
 
-    def _vector(self, word: str, d_inputs: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> Tensor:
-        name, cell = decode(word)
-        if name in vectors:
-            return vectors[name][0]
-        return _cell(d_inputs[name.removeprefix("d:")][0], 3, cell)
+    def _parameter_gradients(
+        self, arguments: Arguments, copies: list[int]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Memory for gradients that are a product after the loop, and for those that every task adds up.
 
-
-def _cell(tensor: Tensor, axis: int, cell: tuple[int, ...]) -> Tensor:
-    """One cell of the literal axes that begin at `axis`."""
-    for position in cell:
-        tensor = tensor.select(axis, position)
-    return tensor
+        A parameter may have cells of both kinds.
+        """
+        d_weights, d_params = {}, {}
+        after = {t.weight for t in self.programs.weight_terms[0]}
+        for o in self.spec.of_kind("param"):
+            shape = self._shape(arguments, ("H",), o.dims)
+            cells = {(o.name, cell) for cell in cells_of(o.dims)}
+            if cells & after:
+                d_weights[o.name] = (torch.zeros if cells - after else torch.empty)(shape, dtype=arguments.real)
+            if cells - after:
+                d_params[o.name] = torch.zeros([*copies, *shape], dtype=arguments.real)
+        return d_weights, d_params
 
 
 def _fold_heads(tensor: Tensor, like: Tensor, axis: int) -> Tensor:

@@ -20,7 +20,7 @@ from rekern.trace import cells_of
 
 Use = Literal[
     "input", "param", "state_in", "state_out", "output",
-    "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "vector",
+    "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "d_weight", "vector",
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "step", "backward"]
 MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
@@ -72,6 +72,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class WeightProducts:
+    """Weight gradients with one right side, `dW[o, j] = sum over steps of left[o] * right[j]`, by slots.
+
+    factors: the slots of `left` and `dW` of each.
+    """
+
+    height: str
+    width: str
+    right: int
+    factors: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
 class Body:
     """The text of one step, and the lines that bring its rows in and out."""
 
@@ -115,6 +128,7 @@ class Pass:
     restart: tuple[str, ...]
     carried: tuple[str, ...]
     store: tuple[str, ...]
+    weights: tuple[WeightProducts, ...] = ()
 
     @property
     def active(self) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from rekern.gradient import cotangent
 from rekern.loops.program import Place
 from rekern.printers.cpp import identifier, literal
-from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, PassName, Slot, View, WorkArray
-from rekern.schedules.programs import Programs
+from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, PassName, Slot, View, WeightProducts, WorkArray
+from rekern.schedules.programs import Programs, decode
 from rekern.trace import cells_of, named
 
 
@@ -105,6 +105,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
         "backward",
+        weights=_weight_products(b),
         params=params,
         slot=_slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
@@ -116,6 +117,26 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         carried=tuple(carried),
         store=tuple(store),
     )
+
+
+def _weight_products(b: PassBuilder) -> tuple[WeightProducts, ...]:
+    """The matrix products after the loop, those with one right side together."""
+    factors: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    numbers = {slot: n for n, slot in enumerate(b.slots)}
+    for term in b.programs.weight_terms[0]:
+        height, width = b.spec.operand(term.weight[0]).axes
+        left, right = (numbers[_side(b, word)] for word in (term.left, term.right))
+        factors.setdefault((height, width, right), []).append((left, len(b.slots)))
+        b.slots.append(Slot("d_weight", *term.weight))
+    return tuple(WeightProducts(*key, tuple(pairs)) for key, pairs in factors.items())
+
+
+def _side(b: PassBuilder, word: str) -> Slot:
+    """Where one side of a product is written down: as the cotangent of an input, or by itself."""
+    name, cell = decode(word)
+    if name in b.programs.weight_terms[1]:
+        return Slot("vector", name)
+    return Slot("d_input", name.removeprefix(cotangent("")), cell)
 
 
 def _input_views(b: PassBuilder) -> dict[Place, View]:
