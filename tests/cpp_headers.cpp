@@ -49,19 +49,14 @@ void turn(real* y, int64_t ld, const void* x, int64_t rows, int64_t cols, int64_
     transpose_in(y, ld, x, rows, cols, row_stride, col_stride, dtype);
 }
 
-void product(real* y, int64_t y_ld, const real* x, int64_t x_ld, const real* w, int64_t w_ld, int rows,
-             int64_t depth, int64_t width, int onto) {
-    onto ? contract<true>(y, y_ld, x, x_ld, w, w_ld, rows, depth, width)
-         : contract<false>(y, y_ld, x, x_ld, w, w_ld, rows, depth, width);
+void product(real* y, int64_t y_ld, const real* x, int64_t x_ld, const real* panels, int rows, int64_t depth,
+             int64_t width, int onto) {
+    onto ? contract<true>(y, y_ld, x, x_ld, panels, rows, depth, width)
+         : contract<false>(y, y_ld, x, x_ld, panels, rows, depth, width);
 }
-void packed_product(real* y, int64_t y_ld, const real* x, int64_t x_ld, const real* w, int rows,
-                    int64_t depth, int64_t width, int onto) {
-    onto ? contract_packed<true>(y, y_ld, x, x_ld, w, rows, depth, width)
-         : contract_packed<false>(y, y_ld, x, x_ld, w, rows, depth, width);
-}
-int64_t pack(real* panels, const void* w, int64_t out, int64_t depth, int64_t stride_out,
+int64_t pack(real* panels, int64_t first, const void* w, int64_t out, int64_t depth, int64_t stride_out,
              int64_t stride_depth, int dtype) {
-    if (panels) pack_panels(panels, w, out, depth, stride_out, stride_depth, dtype);
-    return packed_size(depth, out);
+    if (panels) pack_panels(panels, first, w, out, depth, stride_out, stride_depth, dtype);
+    return packed_size(depth, first + out);
 }
 }

@@ -116,10 +116,22 @@ def _merge(statements: Sequence[Statement], edges: Sequence[Edge], phases: list[
 
 def _nests(lowering: Lowering, statements: Sequence[Statement], phases: Sequence[int]) -> tuple[Nest, ...]:
     groups: dict[tuple[int, int, str], list[Statement]] = {}
-    for n, (s, phase) in enumerate(zip(statements, phases, strict=True)):
-        key = f"contract {n}" if s.matrix is not None else _name(s.space)
-        groups.setdefault((phase, len(s.space), key), []).append(s)
+    for s, phase in zip(statements, phases, strict=True):
+        groups.setdefault((phase, len(s.space), _product(s) or _name(s.space)), []).append(s)
     return tuple(_nest(lowering, tuple(groups[key])) for key in sorted(groups))
+
+
+def _product(s: Statement) -> str:
+    """Contractions of one vector with weights of one shape are done as one wide product: the same word for all."""
+    if s.matrix is None or s.vector is None or s.reduce is None:
+        return ""
+    cell = ".".join(map(str, s.vector.component))
+    return f"contract {s.vector.operand} {cell} over {s.reduce[1].dim} along {s.axes[0].dim}"
+
+
+def _weight(s: Statement) -> tuple[str, tuple[int, ...]]:
+    assert s.matrix is not None
+    return s.matrix.operand, s.matrix.component
 
 
 def _name(space: Space) -> str:
@@ -128,8 +140,10 @@ def _name(space: Space) -> str:
 
 def _nest(lowering: Lowering, statements: tuple[Statement, ...]) -> Nest:
     space = statements[0].space
-    if not space or statements[0].matrix is not None:
+    if not space:
         return Nest((), None, statements)
+    if statements[0].matrix is not None:
+        return Nest((), None, tuple(sorted(statements, key=_weight)))
     lane = lowering.vector(space)
     bound = {s.reduce[1] for s in statements if s.reduce}
 

@@ -70,7 +70,10 @@ class Statement:
 
 @dataclass(frozen=True)
 class Nest:
-    """Statements that share one loop nest: `outer` loops, then the vector loop `lane` (None: no loop)."""
+    """Statements that share one loop nest: `outer` loops, then the vector loop `lane` (None: no loop).
+
+    Or contractions of one vector with weights of one shape, which are one wide product.
+    """
 
     outer: tuple[Index, ...]
     lane: Index | None

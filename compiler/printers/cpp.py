@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from rekern import ir
 from rekern.ir import Node, Read
 from rekern.loops.program import Loops, Place, Statement
-from rekern.printers.cpp_memory import Memory
+from rekern.printers.cpp_memory import Beside, Memory
 from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
 from rekern.printers.cpp_nests import NestPrinter
 
@@ -24,24 +24,37 @@ __all__ = ["Packed", "StepPrinter", "StepText", "identifier", "indent", "literal
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A weight laid out for a contraction: rows over the summed axis, `transposed` if memory has it last."""
+class Part:
+    """One of the weights of a product; `transposed` if memory has the summed axis last."""
 
     place: Place
-    dims: tuple[str, str]
     transposed: bool
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights laid out side by side for one product: panels with a row for each number that is summed over."""
+
+    parts: tuple[Part, ...]
+    depth: str
+    width: str
+
+    @property
+    def weights(self) -> str:
+        """The weights in one word: `R_0_to_3`."""
+        places = [p.place for p in self.parts]
+        first = places[0]
+        run = [(first[0], (*first[1][:-1], first[1][-1] + n)) for n in range(len(places))] if first[1] else []
+        if len(places) > 1 and places == run:
+            return f"{identifier(first)}_to_{places[-1][1][-1]}"
+        return "_".join(identifier(p) for p in places)
 
     @property
     def name(self) -> str:
-        return identifier(self.place) + ("_turned" if self.transposed else "_packed")
-
-    @property
-    def depth(self) -> str:
-        return self.dims[1] if self.transposed else self.dims[0]
-
-    @property
-    def width(self) -> str:
-        return self.dims[0] if self.transposed else self.dims[1]
+        turned = {p.transposed for p in self.parts}
+        if len(turned) == 1:
+            return self.weights + ("_turned" if True in turned else "_packed")
+        return "_".join([self.weights, *("turned" if p.transposed else "packed" for p in self.parts)])
 
 
 @dataclass
@@ -52,6 +65,8 @@ class StepText:
     packed: dict[str, Packed] = field(default_factory=dict)
     masks: set[str] = field(default_factory=set)  # axes along which lanes are summed
     copied: set[Place] = field(default_factory=set)  # rows that must lie in working memory
+    ahead: set[Place] = field(default_factory=set)  # rows of the caller that are prefetched
+    beside: dict[str, Beside] = field(default_factory=dict)  # temporaries that share an array
 
 
 class StepPrinter:
@@ -66,12 +81,16 @@ class StepPrinter:
         values = [v for nest in loops.nests for s in nest.statements for v in s.reads()]
         arrays += [(n.operand, n.component) for n in ir.walk(values) if isinstance(n, Read)]
         self.names = Names({*map(identifier, arrays), *TAKEN})
+        for nest in loops.nests:
+            if nest.statements[0].matrix is not None and len(nest.statements) > 1:
+                self._lay_beside(nest.statements)
+        self.text.beside = self.memory.beside
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:
         for nest in self.loops.nests:
             if nest.statements[0].matrix is not None:
-                self._contraction(nest.statements[0])
+                self._product(nest.statements)
             else:
                 printer = NestPrinter(self.memory, self.names, self.stored, nest)
                 lines = printer.run()
@@ -79,27 +98,42 @@ class StepPrinter:
                     lines = ["for (int row = 0; row < rows; ++row) {", *indent(lines), "}"]
                 self.text.lines += lines
                 self.text.masks |= printer.masks
+                self.text.ahead.update(printer.ahead)
             for s in nest.statements:
                 if s.reduce is None and s.target[0] in self.loops.temporaries:
                     self.stored[s.value] = s.target[0]
         return self.text
 
-    def _contraction(self, s: Statement) -> None:
-        """`target[o] = sum_j matrix[o, j] * vector[j]` for all batch rows at once."""
-        assert s.matrix is not None and s.vector is not None and s.reduce is not None
-        rows, columns = s.matrix.indices
-        transposed = columns == s.reduce[1]
-        packed = Packed((s.matrix.operand, s.matrix.component), (rows.dim, columns.dim), transposed)
+    def _lay_beside(self, statements: tuple[Statement, ...]) -> None:
+        array = self.names.fresh(f"sum_{packing(statements).weights}")
+        for n, s in enumerate(statements):
+            self.memory.beside[s.target[0]] = Beside(array, n, len(statements))
+
+    def _product(self, statements: tuple[Statement, ...]) -> None:
+        """`target[o] = sum_j matrix[o, j] * vector[j]` for all batch rows and several weights at once."""
+        (vector,) = {s.vector for s in statements}
+        packed = packing(statements)
+        assert vector is not None
         self.text.packed[packed.name] = packed
-        vector = (s.vector.operand, s.vector.component)
-        x, x_row = identifier(vector), self.memory.row(packed.depth)
-        if self.memory.role(vector[0]) == "row":
-            self.text.copied.add(vector)
+        place = (vector.operand, vector.component)
+        x, x_row = identifier(place), self.memory.batch_row(place, vector.indices)
+        if self.memory.role(place[0]) == "row":
+            self.text.copied.add(place)
             x = f"work.{x}"
-        elif self.memory.role(vector[0]) == "param":
+        elif self.memory.role(place[0]) == "param":
             x_row = "0"
-        width = self.memory.row(packed.width)
+        first = statements[0].target
+        y, y_row = identifier(first), self.memory.batch_row(first, statements[0].axes)
         self.text.lines.append(
-            f"contract<false>({identifier(s.target)}, {width}, {x}, {x_row}, {packed.name}, {width}, "
-            f"rows, dims.{packed.depth}, {width});"
+            f"contract<false>({y}, {y_row}, {x}, {x_row}, {packed.name}, rows, dims.{packed.depth}, {y_row});"
         )
+
+
+def packing(statements: tuple[Statement, ...]) -> Packed:
+    """How the weights of a product lie in memory."""
+    parts = []
+    for s in statements:
+        assert s.matrix is not None and s.reduce is not None
+        depth = s.reduce[1]
+        parts.append(Part((s.matrix.operand, s.matrix.component), s.matrix.indices[1] == depth))
+    return Packed(tuple(parts), depth.dim, statements[0].axes[0].dim)

@@ -7,10 +7,20 @@ up to whole vectors; with several batch rows in hand it has a leading row axis, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rekern.ir import Index
 from rekern.loops.program import Loops, Place
 from rekern.printers.cpp_names import identifier, loop_variable
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The place of a temporary among `count` of one shape that lie side by side in every batch row of `array`."""
+
+    array: str
+    position: int
+    count: int
 
 
 class Memory:
@@ -21,6 +31,7 @@ class Memory:
         self.tile = tile
         self.lane = loops.program.lane
         self.rows = loops.program.rows
+        self.beside: dict[str, Beside] = {}
 
     def role(self, name: str) -> str:
         return "temporary" if name in self.loops.temporaries else self.loops.program.roles[name]
@@ -54,8 +65,13 @@ class Memory:
             whole = f"({text})" if " + " in text else text
             text = f"{whole} * {length} + {here}" if text else here
         if self.rows and self.role(place[0]) in ("state", "temporary"):
-            return f"row * {self.size(order)} + {text}" if text else "row"
+            return f"row * {self.batch_row(place, order)} + {text}" if text else "row"
         return text
+
+    def batch_row(self, place: Place, order: tuple[Index, ...]) -> str:
+        """The distance from one batch row of an array to the next."""
+        beside = self.beside.get(place[0])
+        return self.size(order) if beside is None else f"{beside.count} * {self.size(order)}"
 
     def far(self, indices: tuple[Index, ...], lane: Index) -> str:
         """Where `lane` is not the dense axis: the distance of neighbours along it, and how many there are."""

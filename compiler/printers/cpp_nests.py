@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from rekern.ir import Index, Node
-from rekern.loops.program import Nest, Statement
+from rekern import ir
+from rekern.ir import Index, Node, Read
+from rekern.loops.program import Nest, Place, Statement
 from rekern.printers.cpp_memory import Memory
 from rekern.printers.cpp_names import Names, identifier, indent, loop_variable
 from rekern.printers.cpp_values import NestText, ValuePrinter
@@ -19,7 +20,7 @@ START = {"sum": "0", "max": "-INFINITE"}
 
 
 class NestPrinter:
-    """Prints one nest; `masks` are then the axes along which it sums lanes."""
+    """Prints one nest; `masks` are then the axes along which it sums lanes, `ahead` the rows that it prefetches."""
 
     def __init__(self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest) -> None:
         self.memory = memory
@@ -28,6 +29,7 @@ class NestPrinter:
         self.text = NestText(nest)
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
         self.masks: set[str] = set()
+        self.ahead: list[Place] = []
 
     def run(self) -> list[str]:
         values = [self.values.value(s.value) for s in self.nest.statements]
@@ -37,11 +39,23 @@ class NestPrinter:
             else:
                 self._join(s, *s.reduce, self.values.wide(s.value, value))
         text = self.text
+        text.before[text.depth][:0] = self._prefetches()
         lines = text.before[text.depth] + text.after[text.depth]
         for level in range(text.depth - 1, -1, -1):
             loop = self._loop(text.loops[level])
             lines = [*text.before[level], f"{loop} {{", *indent(lines), "}", *text.after[level]]
         return lines
+
+    def _prefetches(self) -> list[str]:
+        """Asks for what the next batch row is about to read and write of the caller's rows."""
+        lane = self.nest.lane
+        if lane is None or self.nest.outer or not self.memory.rows:
+            return []
+        read = [n for n in ir.walk(s.value for s in self.nest.statements) if isinstance(n, Read)]
+        places = [(n.operand, n.component) for n in read if n.indices == (lane,)]
+        places += [s.target for s in self.nest.statements if s.axes == (lane,)]
+        self.ahead = [p for p in dict.fromkeys(places) if self.memory.role(p[0]) in ("row", "result")]
+        return [f"prefetch({identifier(p)}[row + 1] + {loop_variable(lane)});" for p in self.ahead]
 
     def _loop(self, index: Index) -> str:
         at = loop_variable(index)

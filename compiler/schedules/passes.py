@@ -14,6 +14,7 @@ from rekern import ir
 from rekern.loops.order import arrange
 from rekern.loops.program import Place, Program
 from rekern.printers.cpp import Packed, StepPrinter, StepText, identifier, indent
+from rekern.printers.cpp_memory import Beside
 from rekern.schedules.programs import Keep, Programs
 from rekern.spec import Operand
 from rekern.trace import cells_of
@@ -72,6 +73,33 @@ class View:
 
 
 @dataclass(frozen=True)
+class Pointer:
+    """A name for a part of working memory, as C++."""
+
+    name: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A weight as its caller has it: its slot, and which of its axes runs along the result and along the sum."""
+
+    slot: int
+    along: int
+    over: int
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Weights laid out side by side for one product, `depth` rows of `width` numbers for each."""
+
+    name: str
+    depth: str
+    width: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
 class WeightProducts:
     """Weight gradients with one right side, `dW[o, j] = sum over steps of left[o] * right[j]`, by slots.
 
@@ -114,10 +142,9 @@ class Pass:
     slots: tuple[Slot, ...]
     views: tuple[View, ...]
     work: tuple[WorkArray, ...]
-    packed: tuple[Packed, ...]
-    packed_slots: Mapping[str, int]
+    packed: tuple[Panels, ...]
     masks: tuple[str, ...]
-    temporaries: tuple[str, ...]
+    temporaries: tuple[Pointer, ...]
     params: tuple[str, ...]
     slot: tuple[WorkArray, ...]
     states: tuple[WorkArray, ...]
@@ -155,9 +182,9 @@ class PassBuilder:
         self.views: list[View] = []
         self.work: dict[str, WorkArray] = {}
         self.packed: dict[str, Packed] = {}
-        self.packed_slots: dict[str, int] = {}
+        self.packed_slots: dict[Place, int] = {}
         self.masks: set[str] = set()
-        self.temporaries: dict[str, str] = {}
+        self.temporaries: dict[str, Pointer] = {}
 
     # -- memory
 
@@ -171,8 +198,7 @@ class PassBuilder:
         order = self.memory_order(dims)
         return " * ".join([*(f"dims.{d}" for d in order[:-1]), self.row(order[-1])]) if order else "1"
 
-    def add_work(self, place: Place, dims: Iterable[str]) -> str:
-        name, size = identifier(place), self.size(dims)
+    def add_work(self, name: str, size: str) -> str:
         known = self.work.get(name)
         if known is not None and known.size != size:  # two programs of the pass use one name for two arrays
             size = f"({known.size} > {size} ? {known.size} : {size})"
@@ -226,15 +252,32 @@ class PassBuilder:
         text = StepPrinter(loops, self.tile).run()
         for name, axes in loops.temporaries.items():
             if axes or self.rows:
-                self.temporaries[name] = self.add_work((name, ()), [i.dim for i in axes])
+                self.temporaries[name] = self._temporary(identifier((name, ())), axes, text.beside.get(name))
         self.packed.update(text.packed)
         self.masks |= text.masks
         return text
 
+    def _temporary(self, name: str, axes: tuple[ir.Index, ...], beside: Beside | None) -> Pointer:
+        size = self.size(i.dim for i in axes)
+        if beside is None:
+            return Pointer(name, f"work.{self.add_work(name, size)}")
+        array = self.add_work(beside.array, f"{beside.count} * {size}")
+        return Pointer(name, f"work.{array}" + (f" + {beside.position} * {size}" if beside.position else ""))
+
     def body(
-        self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View], adds: bool
+        self,
+        program: Program,
+        rows_in: Mapping[Place, View],
+        rows_out: Mapping[Place, View],
+        *,
+        adds: bool = False,
+        back: bool = False,
     ) -> Body:
-        """The step of `program`. `adds`: results without the lane are summed over the tasks of a row of columns."""
+        """The step of `program`.
+
+        adds: results without the lane are summed over the tasks of a row of columns.
+        back: steps are walked from last to first.
+        """
         text = self.print(program)
         read = reads(program)
         declare: list[str] = []
@@ -242,16 +285,16 @@ class PassBuilder:
         flush: list[str] = []
         for place, view in rows_in.items():
             if place in read:
-                self._stage(place, view, place in text.copied, declare, stage)
+                self._stage(place, view, text, declare, stage)
         for assign in program.assigns:
             if program.roles[assign.target[0]] != "result":
                 continue
             view = rows_out[assign.target]
-            name = self.add_work(assign.target, [i.dim for i in assign.axes])
+            name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
             scratch = self.at(f"work.{name}", view.size)
             summed = adds and self.lane is not None and self.lane not in {i.dim for i in assign.axes}
             if self.rows:
-                declare.append(f"real* {name}[ROWS];")
+                declare.append(f"real* {name}[{_pointers(assign.target, text)}];")
             here = f"{name}[row]" if self.rows else name
             stage.append(
                 f"{here if self.rows else f'real* {name}'} = "
@@ -262,14 +305,29 @@ class PassBuilder:
                 + (f"(batch, time, {here});" if summed else f"({here}, batch, time);")
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
-        return Body((*declare, *self.each_row(stage)), tuple(text.lines), again)
+        ahead = self._ahead(text, {**rows_in, **rows_out}, back)
+        return Body((*declare, *self.each_row(stage), *ahead), tuple(text.lines), again)
 
-    def _stage(self, place: Place, view: View, copied: bool, declare: list[str], stage: list[str]) -> None:
+    def _ahead(self, text: StepText, views: Mapping[Place, View], back: bool) -> tuple[str, ...]:
+        """Where the first batch row of the next step is, after the last one of this step."""
+        lines = []
+        for place, view in views.items():
+            if place in text.ahead:
+                name = identifier(place)
+                first = f"{name}[0]" if place in text.copied else f"{view.name}.after({name}[0], ahead)"
+                lines.append(f"{name}[rows] = {first};")
+        if not lines:
+            return ()
+        forwards, backwards = ("-1", "1") if back else ("1", "-1")
+        return (f"const int64_t ahead = call.reverse ? {backwards} : {forwards};  // steps to the next one", *lines)
+
+    def _stage(self, place: Place, view: View, text: StepText, declare: list[str], stage: list[str]) -> None:
         name = identifier(place)
+        copied = place in text.copied
         kind = "const real" if view.rank == 0 else "const real*"
         here = f"{name}[row]" if self.rows else f"{kind} {name}"
         if self.rows:
-            declare.append(f"{kind.removeprefix('const ') if view.rank == 0 else kind} {name}[ROWS];")
+            declare.append(f"{kind.removeprefix('const ') if view.rank == 0 else kind} {name}[{_pointers(place, text)}];")
         if view.rank == 0:
             stage.append(f"{here} = {view.name}.one(batch, time);")
             return
@@ -284,14 +342,14 @@ class PassBuilder:
     def params(self, *programs: Program) -> tuple[str, ...]:
         """Parameters into working memory, once a task; weights that are only contracted are packed instead."""
         lines = []
-        packed = {p.place for p in self.packed.values()}
+        packed = {part.place for p in self.packed.values() for part in p.parts}
         read = set().union(*map(reads, programs))
         elementwise = set().union(*map(reads_elementwise, programs))
         for o in self.spec.of_kind("param"):
             for place in self.cells(o):
                 if place not in read:
                     continue
-                self.packed_slots.update({p.name: len(self.slots) for p in self.packed.values() if p.place == place})
+                self.packed_slots[place] = len(self.slots)
                 name = identifier(place)
                 if place in packed and place not in elementwise:
                     self.slots.append(Slot("param", *place))
@@ -303,6 +361,12 @@ class PassBuilder:
                     self.work[name] = WorkArray(name, view.size)
                     lines.append(f"const real* {name} = {view.name}.view(work.{name}, 0, 0);")
         return tuple(lines)
+
+    def _panels(self, packed: Packed) -> Panels:
+        sources = (
+            Source(self.packed_slots[p.place], *((0, 1) if p.transposed else (1, 0))) for p in packed.parts
+        )
+        return Panels(packed.name, packed.depth, packed.width, tuple(sources))
 
     def state_arrays(self, prefix: str = "") -> list[tuple[Operand, Place, WorkArray]]:
         return [
@@ -326,12 +390,16 @@ class PassBuilder:
             slots=tuple(self.slots),
             views=tuple(self.views),
             work=tuple(self.work.values()),
-            packed=tuple(self.packed.values()),
-            packed_slots=dict(self.packed_slots),
+            packed=tuple(map(self._panels, self.packed.values())),
             masks=tuple(sorted(self.masks)),
             temporaries=tuple(self.temporaries.values()),
             **parts,  # type: ignore[arg-type]
         )
+
+
+def _pointers(place: Place, text: StepText) -> str:
+    """How many pointers to rows an array has."""
+    return "ROWS + 1" if place in text.ahead else "ROWS"
 
 
 def reads(program: Program) -> set[Place]:

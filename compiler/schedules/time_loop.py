@@ -27,7 +27,7 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
     for output, dims in programs.spec.step.output_dims.items():
         for cell in cells_of(dims):
             results[(output, cell)] = b.view(Slot("output", output, cell), tuple(named(dims)), mine=True)
-    body = b.body(program, inputs, results, adds=False)
+    body = b.body(program, inputs, results)
     params = b.params(program)
     load, store, reset = [], [], []
     states = b.state_arrays()
@@ -76,8 +76,8 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             )
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
-    body = b.body(program, inputs, results, adds=True)
-    again = b.body(programs.silent_recording, inputs, {}, adds=False) if programs.keep == "blocks" else None
+    body = b.body(program, inputs, results, adds=True, back=True)
+    again = b.body(programs.silent_recording, inputs, {}) if programs.keep == "blocks" else None
     used = (program, programs.silent_recording) if again else (program,)
     params = b.params(*used)
     load, store, reset, carried = [], [], [], []
