@@ -12,10 +12,10 @@ nothing is dropped: normalisers and stabilisers are differentiated like everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rekern import ir
-from rekern.functions import FUNCTIONS
+from rekern.functions import CHEAP, FUNCTIONS
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.rewrite import substitute
 from rekern.spec import Operand, Recurrence
@@ -165,23 +165,54 @@ def _cells(operand: Operand, reads: Mapping[Read, Node]) -> Cells:
     return cells
 
 
+class _Keeping:
+    """What the forward step keeps: the values of some of its nodes, whatever their indices are called."""
+
+    def __init__(self, roots: list[Node], order: Mapping[str, int]) -> None:
+        self.roots = roots
+        self.order = order
+        self.standing = {node: _canonical(node, order) for node in ir.walk(roots) if node.free}
+
+    def replaced(self, kept: Mapping[Node, Kept]) -> list[Node]:
+        """The roots with what is kept read instead of computed."""
+        mapping: dict[Node, Node] = {}
+        for node, (value, indices, _) in self.standing.items():
+            if value in kept:
+                mapping[node] = ir.read(kept[value].name, (), indices)
+        return substitute(self.roots, mapping)
+
+
 def _keep(roots: list[Node], forward: list[Node], order: Mapping[str, int]) -> tuple[list[Node], tuple[Kept, ...]]:
-    """Replace the forward reductions among `roots` by reads of recorded values, whatever their indices are called."""
+    """Replace forward values among `roots` by reads of what the forward step keeps.
+
+    It keeps its reductions; but a gate rather than the sum that it is a function of, where nothing else needs the sum:
+    that is as little to keep, and neither the function nor the inputs are needed again.
+    """
+    keeping = _Keeping(roots, order)
     kept: dict[Node, Kept] = {}
+    functions: list[Node] = []
     for node in ir.walk(forward):
         # A maximum of computed numbers is computed again with them: the gradient asks which of them are equal to it.
         if isinstance(node, Reduce) and (node.operation == "sum" or isinstance(node.body, Read)):
             value, _, axes = _canonical(node, order)
             kept.setdefault(value, Kept(f"{RECORD}{len(kept)}", axes, value))
-    mapping: dict[Node, Node] = {}
-    for node in ir.walk(roots):
-        if isinstance(node, Reduce):
-            value, indices, _ = _canonical(node, order)
-            if value in kept:
-                mapping[node] = ir.read(kept[value].name, (), indices)
-    replaced = substitute(roots, mapping)
+        elif isinstance(node, Apply) and node.function not in CHEAP:
+            functions.append(_canonical(node, order)[0])
+    replaced = keeping.replaced(kept)
+    for function in functions:
+        inside = [k for k in kept.values() if k.value.free == function.free and k.value in ir.walk([function])]
+        for k in inside:
+            others = {value: other for value, other in kept.items() if other is not k}
+            trial = keeping.replaced({**others, function: replace(k, value=function)})
+            if not _mentions(trial, k.value, order):
+                kept, replaced = {**others, function: replace(k, value=function)}, trial
+                break
     used = ir.operands_read(replaced)
     return replaced, tuple(k for k in kept.values() if k.name in used)
+
+
+def _mentions(roots: list[Node], value: Node, order: Mapping[str, int]) -> bool:
+    return any(n.free and _canonical(n, order)[0] is value for n in ir.walk(roots))
 
 
 def _canonical(node: Node, order: Mapping[str, int]) -> tuple[Node, tuple[Index, ...], tuple[Index, ...]]:

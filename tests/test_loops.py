@@ -4,6 +4,7 @@ import pytest
 
 from conftest import Golden
 from rekern import ir, zoo
+from rekern.functions import CHEAP
 from rekern.ir import Read
 from rekern.loops.order import arrange
 from rekern.loops.program import Nest, Program
@@ -59,9 +60,26 @@ def test_a_step_walks_its_state_as_rarely_as_can_be(name: str, times: int) -> No
     assert walks(p.backward, f"d:{state}") <= 2
 
 
-def test_a_dense_step_multiplies_once_for_each_gate() -> None:
+def test_a_dense_step_multiplies_once_for_all_gates() -> None:
     nests = arrange(programs(zoo.lstm).forward).nests
-    assert sum(nest.statements[0].matrix is not None for nest in nests) == 4
+    assert [len(nest.statements) for nest in nests if nest.statements[0].matrix is not None] == [4]
+
+
+def test_the_gradient_of_a_gate_is_computed_once() -> None:
+    """It is the cotangent of an input, and what the weight is multiplied with."""
+    functions = [
+        node.function
+        for nest in arrange(programs(zoo.lstm).backward).nests
+        for node in ir.walk(s.value for s in nest.statements if s.matrix is None)
+        if isinstance(node, ir.Apply) and node.function not in CHEAP
+    ]
+    assert functions == ["tanh"]  # of the new c: the gates are kept
+
+
+def test_what_is_kept_for_the_gradient_is_the_gate_unless_its_sum_is_needed() -> None:
+    kept = {k.name: k.value for k in programs(zoo.gru).backstep.kept}
+    functions = sorted(v.function if isinstance(v, ir.Apply) else "sum" for v in kept.values())
+    assert functions == ["sigmoid", "sigmoid", "sum"]  # the reset gate multiplies the third sum
 
 
 def everything(program: Program) -> list[tuple[str, tuple[str, ...]]]:

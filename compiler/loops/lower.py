@@ -42,7 +42,7 @@ class Lowering:
             Statement(a.target, a.axes, v, frozenset(a.axes), a.add)
             for a, v in zip(assigns, values, strict=True)
         ]
-        drafts = self.statements + drafts
+        drafts = self._same_products(drafts) + drafts
         self.statements = []
         self._choose_vectors(drafts)
         for draft in drafts:
@@ -150,6 +150,18 @@ class Lowering:
     def _is_weight(self, node: Read) -> bool:
         return self.program.roles.get(node.operand) == "param" and len(node.indices) == 2
 
+    def _same_products(self, assigned: list[Statement]) -> list[Statement]:
+        """The statements so far; one that computes a product that is assigned too, in another order, takes its order.
+
+        The cotangents of gates are results, and what a weight is multiplied with: computed alike, they are computed
+        once.
+        """
+        known = {(s.axes, _factors(s.value)): s.value for s in assigned if not s.add}
+        return [
+            replace(s, value=known.get((s.axes, _factors(s.value)), s.value)) if s.reduce is None else s
+            for s in self.statements
+        ]
+
     # -- vector axes
 
     def _choose_vectors(self, drafts: list[Statement]) -> None:
@@ -251,7 +263,7 @@ def regroup(roots: list[Node]) -> list[Node]:
 def _grouped(factors: list[Node]) -> Node:
     """The product of `factors`, equal index sets first, then the smaller sets into the larger ones."""
     groups: dict[Space, Node] = {}
-    for f in sorted(factors, key=lambda f: f.digest):  # the same factors always make the same product
+    for f in sorted(factors, key=_standing):  # the same factors always make the same product
         groups[f.free] = ir.mul(groups[f.free], f) if f.free in groups else f
     order = sorted(groups, key=lambda s: (len(s), sorted(s)))
     while len(order) > 1:
@@ -264,6 +276,18 @@ def _grouped(factors: list[Node]) -> Node:
         groups[union] = ir.mul(joined, groups[union]) if union in groups else joined
         order = sorted({*order, union}, key=lambda s: (len(s), sorted(s)))
     return groups[order[0]]
+
+
+def _standing(node: Node) -> str:
+    """What a node is, whatever its indices are called."""
+    indices = sorted(node.free)
+    axes = ir.canonical_axes(i.dim for i in indices)
+    return ir.rename(node, dict(zip(indices, axes, strict=True))).digest
+
+
+def _factors(node: Node) -> tuple[str, ...]:
+    """What tells products apart, however they are multiplied out."""
+    return tuple(sorted(f.digest for f in ir.factors(node)))
 
 
 def _label(node: Node) -> str:

@@ -22,11 +22,12 @@ WORDS_OF_CXX = """
     virtual void volatile while xor xor_eq
 """
 WORDS_OF_TEMPLATES = """
-    Arena Array Axis Call Dims INFINITE LANES NOT_A_NUMBER PANEL Packed Product ROWS Scratch Sequence
-    Sizes Slot Tensor Work accumulate active again all arena at batch batch_rows block block_end
+    Arena Array Axis Call Dims Factors INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS Scratch Sequence
+    Sizes Slot Source Tensor Work accumulate active again ahead all arena at batch batch_rows block block_end
     block_first block_slots call clear_row contract copy count dims element failed fill fill_in fill_mask
     first first_column first_columns first_sequence free gather gather_rows group groups head heads
-    int64_t ivec kept lane lanes load load_mask mask memory needed next omp packed padded part prefetch rank read
+    int64_t ivec kept lane lanes load load_mask mask memory needed next omp outer_products packed padded part
+    prefetch products rank read
     real rekern reset restart reverse row rows run run_task saved saved_size scatter_rows scratch select
     sequence sequences size sizes slot slot_numbers slot_size source state_size step steps steps_before
     store store_row stream take task tasks tile tile_count tiles time transpose transpose_in unit units

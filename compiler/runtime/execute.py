@@ -286,7 +286,7 @@ class CpuExecutor:
             o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states
         }
         units = -(-len(arguments.sequences) // run.rows)
-        terms, wanted = self.programs.weight_terms
+        wanted = self.programs.weight_terms[1]
         d_weights, d_params = self._parameter_gradients(arguments, [parts, units])
         vectors = {name: memory(("B", "T", "H"), (index.dim,), False) for name, (index, _) in wanted.items()}
 

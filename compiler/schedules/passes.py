@@ -327,7 +327,8 @@ class PassBuilder:
         kind = "const real" if view.rank == 0 else "const real*"
         here = f"{name}[row]" if self.rows else f"{kind} {name}"
         if self.rows:
-            declare.append(f"{kind.removeprefix('const ') if view.rank == 0 else kind} {name}[{_pointers(place, text)}];")
+            element = kind.removeprefix("const ") if view.rank == 0 else kind
+            declare.append(f"{element} {name}[{_pointers(place, text)}];")
         if view.rank == 0:
             stage.append(f"{here} = {view.name}.one(batch, time);")
             return

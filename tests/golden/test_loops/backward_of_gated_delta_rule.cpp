@@ -3,7 +3,6 @@
 // The gradient: a task walks the steps of its sequences backwards, with the cotangents of the states in working memory.
 // Of the states only every block-th is kept; the steps of a block are run again before they are walked back.
 #include "arrays.h"
-#include "contract.h"
 #include "vector_math.h"
 
 namespace rekern {

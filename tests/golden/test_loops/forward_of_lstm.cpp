@@ -23,14 +23,11 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     const real* b_1 = b_1_tensor.view(work.b_1, 0, 0);
     const real* b_2 = b_2_tensor.view(work.b_2, 0, 0);
     const real* b_3 = b_3_tensor.view(work.b_3, 0, 0);
-    const real* R_3_turned = packed.R_3_turned + head / call.tensors[8].group * dims.D * dims.D_row;
-    const real* R_1_turned = packed.R_1_turned + head / call.tensors[6].group * dims.D * dims.D_row;
-    const real* R_0_turned = packed.R_0_turned + head / call.tensors[5].group * dims.D * dims.D_row;
-    const real* R_2_turned = packed.R_2_turned + head / call.tensors[7].group * dims.D * dims.D_row;
-    real* sum_h_R_3 = work.sum_h_R_3;
-    real* sum_h_R_1 = work.sum_h_R_1;
-    real* sum_h_R_0 = work.sum_h_R_0;
-    real* sum_h_R_2 = work.sum_h_R_2;
+    const real* R_0_to_3_turned = packed.R_0_to_3_turned.of(head);
+    real* sum_h_R_3 = work.sum_R_0_to_3 + 3 * dims.D_row;
+    real* sum_h_R_1 = work.sum_R_0_to_3 + 1 * dims.D_row;
+    real* sum_h_R_0 = work.sum_R_0_to_3;
+    real* sum_h_R_2 = work.sum_R_0_to_3 + 2 * dims.D_row;
     real* const h = work.h;
     real* const c = work.c;
     for (int row = 0; row < rows; ++row) {
@@ -41,11 +38,11 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     for (int64_t step = 0; step < steps; ++step) {
         rows = count;
         while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;
-        const real* x_0[ROWS];
-        const real* x_1[ROWS];
-        const real* x_2[ROWS];
-        const real* x_3[ROWS];
-        real* out[ROWS];
+        const real* x_0[ROWS + 1];
+        const real* x_1[ROWS + 1];
+        const real* x_2[ROWS + 1];
+        const real* x_3[ROWS + 1];
+        real* out[ROWS + 1];
         for (int row = 0; row < rows; ++row) {
             const Sequence& sequence = call.sequences[first_sequence + row];
             const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
@@ -55,6 +52,12 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
             x_3[row] = x_3_tensor.view(work.x_3 + row * dims.D_row, batch, time);
             out[row] = out_tensor.open(work.out + row * dims.D_row, batch, time);
         }
+        const int64_t ahead = call.reverse ? -1 : 1;  // steps to the next one
+        x_0[rows] = x_0_tensor.after(x_0[0], ahead);
+        x_1[rows] = x_1_tensor.after(x_1[0], ahead);
+        x_2[rows] = x_2_tensor.after(x_2[0], ahead);
+        x_3[rows] = x_3_tensor.after(x_3[0], ahead);
+        out[rows] = out_tensor.after(out[0], ahead);
         for (int row = 0; row < rows; ++row) {
             const Sequence& sequence = call.sequences[first_sequence + row];
             const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
@@ -64,17 +67,19 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
             }
         }
 
-        contract<false>(sum_h_R_3, dims.D_row, h, dims.D_row, R_3_turned, dims.D_row, rows, dims.D, dims.D_row);
-        contract<false>(sum_h_R_1, dims.D_row, h, dims.D_row, R_1_turned, dims.D_row, rows, dims.D, dims.D_row);
-        contract<false>(sum_h_R_0, dims.D_row, h, dims.D_row, R_0_turned, dims.D_row, rows, dims.D, dims.D_row);
-        contract<false>(sum_h_R_2, dims.D_row, h, dims.D_row, R_2_turned, dims.D_row, rows, dims.D, dims.D_row);
+        contract<false>(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows, dims.D, 4 * dims.D_row);
         for (int row = 0; row < rows; ++row) {
             for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
-                const vec value = load(x_3[row] + at_d) + load(sum_h_R_3 + row * dims.D_row + at_d) + load(b_3 + at_d);
-                const vec value_2 = load(x_1[row] + at_d) + load(sum_h_R_1 + row * dims.D_row + at_d) + load(b_1 + at_d);
+                prefetch(x_3[row + 1] + at_d);
+                prefetch(x_1[row + 1] + at_d);
+                prefetch(x_0[row + 1] + at_d);
+                prefetch(x_2[row + 1] + at_d);
+                prefetch(out[row + 1] + at_d);
+                const vec value = load(x_3[row] + at_d) + load(sum_h_R_3 + row * 4 * dims.D_row + at_d) + load(b_3 + at_d);
+                const vec value_2 = load(x_1[row] + at_d) + load(sum_h_R_1 + row * 4 * dims.D_row + at_d) + load(b_1 + at_d);
                 const vec c_at_d = load(c + row * dims.D_row + at_d);
-                const vec value_3 = load(x_0[row] + at_d) + load(sum_h_R_0 + row * dims.D_row + at_d) + load(b_0 + at_d);
-                const vec value_4 = load(x_2[row] + at_d) + load(sum_h_R_2 + row * dims.D_row + at_d) + load(b_2 + at_d);
+                const vec value_3 = load(x_0[row] + at_d) + load(sum_h_R_0 + row * 4 * dims.D_row + at_d) + load(b_0 + at_d);
+                const vec value_4 = load(x_2[row] + at_d) + load(sum_h_R_2 + row * 4 * dims.D_row + at_d) + load(b_2 + at_d);
                 const vec value_5 = rk_sigmoid(value_2) * c_at_d + rk_sigmoid(value_3) * rk_tanh(value_4);
                 const vec value_6 = rk_sigmoid(value) * rk_tanh(value_5);
                 store(h + row * dims.D_row + at_d, value_6);
