@@ -87,3 +87,8 @@ class Loops:
     program: Program
     nests: tuple[Nest, ...]
     temporaries: Mapping[str, tuple[Index, ...]]
+
+
+def is_early(program: Program, s: Statement) -> bool:
+    """Whether a statement is a product with an input, which does not wait for the state."""
+    return s.vector is not None and program.roles.get(s.vector.operand) == "row"

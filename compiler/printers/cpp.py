@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from rekern import ir
 from rekern.ir import Node, Read
-from rekern.loops.program import Loops, Place, Statement
+from rekern.loops.program import Loops, Place, Statement, is_early
 from rekern.printers.cpp_memory import Beside, Memory
 from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
 from rekern.printers.cpp_nests import NestPrinter
@@ -57,6 +57,20 @@ class Packed:
         return "_".join([self.weights, *("turned" if p.transposed else "packed" for p in self.parts)])
 
 
+@dataclass(frozen=True)
+class Early:
+    """A product with an input: it is done for the steps of `call.ahead` at once, outside the step.
+
+    text: the product, of `lines` rows. targets: the temporaries that it fills, with the length of one batch row of all
+    of them together.
+    """
+
+    vector: Place
+    text: str
+    targets: tuple[str, ...]
+    row: str
+
+
 @dataclass
 class StepText:
     """The lines of one step, and what they need around them."""
@@ -66,14 +80,20 @@ class StepText:
     masks: set[str] = field(default_factory=set)  # axes along which lanes are summed
     copied: set[Place] = field(default_factory=set)  # rows that must lie in working memory
     ahead: set[Place] = field(default_factory=set)  # rows of the caller that are prefetched
+    early: list[Early] = field(default_factory=list)  # products that do not wait for the state
     beside: dict[str, Beside] = field(default_factory=dict)  # temporaries that share an array
 
 
 class StepPrinter:
-    """Prints the nests of one step. `tile` names the compile-time row length of the lane, if it has one."""
+    """Prints the nests of one step.
 
-    def __init__(self, loops: Loops, tile: Mapping[str, str]) -> None:
+    tile: names the compile-time row length of the lane, if it has one.
+    early: whether products with inputs are done outside the step.
+    """
+
+    def __init__(self, loops: Loops, tile: Mapping[str, str], early: bool = False) -> None:
         self.loops = loops
+        self.early = early
         self.memory = Memory(loops, tile)
         self.text = StepText()
         arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
@@ -117,16 +137,26 @@ class StepPrinter:
         self.text.packed[packed.name] = packed
         place = (vector.operand, vector.component)
         x, x_row = identifier(place), self.memory.batch_row(place, vector.indices)
+        rows = "rows"
+        early = self.early and is_early(self.loops.program, statements[0])
         if self.memory.role(place[0]) == "row":
-            self.text.copied.add(place)
+            if early:
+                rows = "lines"
+            else:
+                self.text.copied.add(place)
             x = f"work.{x}"
         elif self.memory.role(place[0]) == "param":
             x_row = "0"
         first = statements[0].target
         y, y_row = identifier(first), self.memory.batch_row(first, statements[0].axes)
-        self.text.lines.append(
-            f"contract<false>({y}, {y_row}, {x}, {x_row}, {packed.name}, rows, dims.{packed.depth}, {y_row});"
-        )
+        if early:
+            beside = self.memory.beside.get(first[0])
+            y = f"work.{beside.array if beside else y}"
+        text = f"contract<false>({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows}, dims.{packed.depth}, {y_row});"
+        if early:
+            self.text.early.append(Early(place, text, tuple(s.target[0] for s in statements), y_row))
+        else:
+            self.text.lines.append(text)
 
 
 def packing(statements: tuple[Statement, ...]) -> Packed:

@@ -6,14 +6,14 @@ tensors that the caller hands over, in order. All decisions are made here; the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rekern import ir
 from rekern.loops.order import arrange
 from rekern.loops.program import Place, Program
-from rekern.printers.cpp import Packed, StepPrinter, StepText, identifier, indent
+from rekern.printers.cpp import Early, Packed, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
 from rekern.schedules.programs import Keep, Programs
 from rekern.spec import Operand
@@ -114,8 +114,12 @@ class WeightProducts:
 
 @dataclass(frozen=True)
 class Body:
-    """The text of one step, and the lines that bring its rows in and out."""
+    """The text of one step, and the lines that bring its rows in and out.
 
+    early: done at every `call.ahead`-th step, for as many steps: products that do not wait for the state.
+    """
+
+    early: tuple[str, ...]
     stage: tuple[str, ...]
     lines: tuple[str, ...]
     flush: tuple[str, ...]
@@ -247,22 +251,67 @@ class PassBuilder:
             return (*first, *lines)
         return ("for (int row = 0; row < rows; ++row) {", *indent([*first, *lines]), "}")
 
-    def print(self, program: Program) -> StepText:
+    def print(self, program: Program, early: bool) -> StepText:
         loops = arrange(program)
-        text = StepPrinter(loops, self.tile).run()
+        text = StepPrinter(loops, self.tile, early).run()
+        products = {name: product for product in text.early for name in product.targets}
         for name, axes in loops.temporaries.items():
             if axes or self.rows:
-                self.temporaries[name] = self._temporary(identifier((name, ())), axes, text.beside.get(name))
+                self.temporaries[name] = self._temporary(
+                    identifier((name, ())), axes, text.beside.get(name), products.get(name)
+                )
         self.packed.update(text.packed)
         self.masks |= text.masks
         return text
 
-    def _temporary(self, name: str, axes: tuple[ir.Index, ...], beside: Beside | None) -> Pointer:
+    def _temporary(
+        self, name: str, axes: tuple[ir.Index, ...], beside: Beside | None, early: Early | None
+    ) -> Pointer:
         size = self.size(i.dim for i in axes)
+        steps = "call.ahead * " if early else ""
         if beside is None:
-            return Pointer(name, f"work.{self.add_work(name, size)}")
-        array = self.add_work(beside.array, f"{beside.count} * {size}")
+            return Pointer(name, f"work.{self.add_work(name, steps + size)}")
+        array = self.add_work(beside.array, f"{steps}{beside.count} * {size}")
         return Pointer(name, f"work.{array}" + (f" + {beside.position} * {size}" if beside.position else ""))
+
+    def _early(self, text: StepText, views: Mapping[Place, View]) -> tuple[str, ...]:
+        """The products with inputs, for the steps from this one to the next time."""
+        vectors = list(dict.fromkeys(product.vector for product in text.early))
+        if not vectors:
+            return ()
+        read = []
+        for place in vectors:
+            view = views[place]
+            name = self.add_work(f"{identifier(place)}", f"call.ahead * {view.size}")
+            read.append(f"{view.name}.read(work.{name} + line * {view.size}, sequence.batch, time);")
+        return (
+            "if (step % call.ahead == 0) {  // products of inputs do not wait for the state",
+            *indent(
+                [
+                    "const int64_t last = step + call.ahead < steps ? step + call.ahead : steps;",
+                    "for (int64_t later = step; later < last; ++later) {",
+                    *indent(
+                        [
+                            "for (int row = 0; row < count; ++row) {",
+                            *indent(
+                                [
+                                    "const Sequence& sequence = call.sequences[first_sequence + row];",
+                                    "if (later >= sequence.steps) break;",
+                                    "const int64_t time = sequence.at(later, call.reverse);",
+                                    "const int64_t line = (later - step) * count + row;",
+                                    *read,
+                                ]
+                            ),
+                            "}",
+                        ]
+                    ),
+                    "}",
+                    "const int lines = int((last - step) * count);",
+                    *(product.text for product in text.early),
+                ]
+            ),
+            "}",
+        )
 
     def body(
         self,
@@ -272,14 +321,16 @@ class PassBuilder:
         *,
         adds: bool = False,
         back: bool = False,
+        early: bool = False,
     ) -> Body:
         """The step of `program`.
 
         adds: results without the lane are summed over the tasks of a row of columns.
         back: steps are walked from last to first.
+        early: products with inputs are done for some steps at once.
         """
-        text = self.print(program)
-        read = reads(program)
+        text = self.print(program, early)
+        read = reads_in_step(program, {p.vector for p in text.early})
         declare: list[str] = []
         stage: list[str] = []
         flush: list[str] = []
@@ -306,7 +357,17 @@ class PassBuilder:
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
         ahead = self._ahead(text, {**rows_in, **rows_out}, back)
-        return Body((*declare, *self.each_row(stage), *ahead), tuple(text.lines), again)
+        moved = [
+            f"real* {identifier((name, ()))} = {self.temporaries.pop(name).place} + step % call.ahead * count * {product.row};"
+            for product in text.early
+            for name in product.targets
+        ]
+        return Body(
+            self._early(text, rows_in),
+            (*declare, *self.each_row(stage), *ahead, *moved),
+            tuple(text.lines),
+            again,
+        )
 
     def _ahead(self, text: StepText, views: Mapping[Place, View], back: bool) -> tuple[str, ...]:
         """Where the first batch row of the next step is, after the last one of this step."""
@@ -332,7 +393,7 @@ class PassBuilder:
         if view.rank == 0:
             stage.append(f"{here} = {view.name}.one(batch, time);")
             return
-        self.work[name] = WorkArray(name, view.size)
+        self.add_work(name, view.size)
         scratch = self.at(f"work.{name}", view.size)
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, time);")
@@ -410,6 +471,18 @@ def reads(program: Program) -> set[Place]:
         for n in ir.walk([a.value for a in program.assigns])
         if isinstance(n, ir.Read)
     }
+
+
+def reads_in_step(program: Program, early: Collection[Place]) -> set[Place]:
+    """The arrays that the step itself reads, where products with `early` rows are done outside it."""
+    found = set()
+    for nest in arrange(program).nests:
+        for s in nest.statements:
+            vector = s.vector and (s.vector.operand, s.vector.component)
+            if s.matrix is not None and vector in early:
+                continue
+            found |= {(n.operand, n.component) for n in ir.walk(s.reads()) if isinstance(n, ir.Read)}
+    return found
 
 
 def reads_elementwise(program: Program) -> set[Place]:

@@ -27,7 +27,7 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
     for output, dims in programs.spec.step.output_dims.items():
         for cell in cells_of(dims):
             results[(output, cell)] = b.view(Slot("output", output, cell), tuple(named(dims)), mine=True)
-    body = b.body(program, inputs, results)
+    body = b.body(program, inputs, results, early=True)
     params = b.params(program)
     load, store, reset = [], [], []
     states = b.state_arrays()

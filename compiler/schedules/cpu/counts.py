@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rekern.ir import Apply, walk
 from rekern.loops.order import arrange
-from rekern.loops.program import Program
+from rekern.loops.program import Program, is_early
 from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import Programs
 
@@ -31,6 +31,20 @@ def weight_numbers(programs: Programs, shape: Shape) -> int:
     """Numbers of all parameters with two axes or more."""
     found = (o for o in programs.spec.of_kind("param") if len(o.axes) > 1)
     return sum(_rows(o.axes, None, shape) * _cells(o.dims) for o in found)
+
+
+def early_weights(programs: Programs, shape: Shape) -> tuple[int, int]:
+    """Numbers of the weights that are multiplied with inputs, and numbers in one row of factors and products."""
+    weights = row = 0
+    for nest in arrange(programs.forward).nests:
+        if is_early(programs.forward, nest.statements[0]):
+            for s in nest.statements:
+                assert s.matrix is not None
+                weights += _rows([i.dim for i in s.matrix.indices], None, shape)
+                row += _rows([i.dim for i in s.axes], None, shape)
+            assert nest.statements[0].vector is not None
+            row += _rows([i.dim for i in nest.statements[0].vector.indices], None, shape)
+    return weights, row
 
 
 def register_sums(program: Program) -> int:

@@ -14,10 +14,12 @@ from rekern.schedules.programs import Programs
 
 @dataclass(frozen=True)
 class RunSizes:
-    """What a call is given: sequences of a task, steps of a block, columns of a task, tasks along columns."""
+    """What a call is given: sequences of a task, steps of a block, steps whose products with inputs are done at once,
+    columns of a task, tasks along columns."""
 
     rows: int
     block: int
+    ahead: int
     columns: int
     tiles: int
     groups: int
