@@ -152,7 +152,7 @@ class StepPrinter:
         if early:
             beside = self.memory.beside.get(first[0])
             y = f"work.{beside.array if beside else y}"
-        text = f"contract<false>({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows}, dims.{packed.depth}, {y_row});"
+        text = f"contract({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows});"
         if early:
             self.text.early.append(Early(place, text, tuple(s.target[0] for s in statements), y_row))
         else:

@@ -23,7 +23,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     const real* b_1 = b_1_tensor.view(work.b_1, 0, 0);
     const real* b_2 = b_2_tensor.view(work.b_2, 0, 0);
     const real* b_3 = b_3_tensor.view(work.b_3, 0, 0);
-    const real* R_0_to_3_turned = packed.R_0_to_3_turned.of(head);
+    const Weights R_0_to_3_turned = packed.R_0_to_3_turned.of(head, work.R_0_to_3_turned_panel);
     real* sum_h_R_3 = work.sum_R_0_to_3 + 3 * dims.D_row;
     real* sum_h_R_1 = work.sum_R_0_to_3 + 1 * dims.D_row;
     real* sum_h_R_0 = work.sum_R_0_to_3;
@@ -67,7 +67,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
             }
         }
 
-        contract<false>(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows, dims.D, 4 * dims.D_row);
+        contract(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows);
         for (int row = 0; row < rows; ++row) {
             for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
                 prefetch(x_3[row + 1] + at_d);
