@@ -113,13 +113,21 @@ class WeightProducts:
 
 
 @dataclass(frozen=True)
-class Body:
-    """The text of one step, and the lines that bring its rows in and out.
+class Ahead:
+    """Products that do not wait for the state: done at every `call.ahead`-th step, for as many steps.
 
-    early: done at every `call.ahead`-th step, for as many steps: products that do not wait for the state.
+    read: brings in the factors of one sequence and time, as `line`.
     """
 
-    early: tuple[str, ...]
+    read: tuple[str, ...]
+    products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The text of one step, and the lines that bring its rows in and out."""
+
+    ahead: Ahead | None
     stage: tuple[str, ...]
     lines: tuple[str, ...]
     flush: tuple[str, ...]
@@ -274,44 +282,16 @@ class PassBuilder:
         array = self.add_work(beside.array, f"{steps}{beside.count} * {size}")
         return Pointer(name, f"work.{array}" + (f" + {beside.position} * {size}" if beside.position else ""))
 
-    def _early(self, text: StepText, views: Mapping[Place, View]) -> tuple[str, ...]:
-        """The products with inputs, for the steps from this one to the next time."""
-        vectors = list(dict.fromkeys(product.vector for product in text.early))
-        if not vectors:
-            return ()
-        read = []
-        for place in vectors:
+    def _ahead_of_steps(self, text: StepText, views: Mapping[Place, View]) -> Ahead | None:
+        """The products with inputs, and how their rows are read."""
+        if not text.early:
+            return None
+        reads = []
+        for place in dict.fromkeys(product.vector for product in text.early):
             view = views[place]
-            name = self.add_work(f"{identifier(place)}", f"call.ahead * {view.size}")
-            read.append(f"{view.name}.read(work.{name} + line * {view.size}, sequence.batch, time);")
-        return (
-            "if (step % call.ahead == 0) {  // products of inputs do not wait for the state",
-            *indent(
-                [
-                    "const int64_t last = step + call.ahead < steps ? step + call.ahead : steps;",
-                    "for (int64_t later = step; later < last; ++later) {",
-                    *indent(
-                        [
-                            "for (int row = 0; row < count; ++row) {",
-                            *indent(
-                                [
-                                    "const Sequence& sequence = call.sequences[first_sequence + row];",
-                                    "if (later >= sequence.steps) break;",
-                                    "const int64_t time = sequence.at(later, call.reverse);",
-                                    "const int64_t line = (later - step) * count + row;",
-                                    *read,
-                                ]
-                            ),
-                            "}",
-                        ]
-                    ),
-                    "}",
-                    "const int lines = int((last - step) * count);",
-                    *(product.text for product in text.early),
-                ]
-            ),
-            "}",
-        )
+            name = self.add_work(identifier(place), f"call.ahead * {view.size}")
+            reads.append(f"{view.name}.read(work.{name} + line * {view.size}, sequence.batch, time);")
+        return Ahead(tuple(reads), tuple(product.text for product in text.early))
 
     def body(
         self,
@@ -357,13 +337,13 @@ class PassBuilder:
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
         ahead = self._ahead(text, {**rows_in, **rows_out}, back)
-        moved = [
-            f"real* {identifier((name, ()))} = {self.temporaries.pop(name).place} + step % call.ahead * count * {product.row};"
-            for product in text.early
-            for name in product.targets
-        ]
+        moved = []
+        for product in text.early:
+            for name in product.targets:
+                place = f"{self.temporaries.pop(name).place} + step % call.ahead * count * {product.row}"
+                moved.append(f"real* {identifier((name, ()))} = {place};")
         return Body(
-            self._early(text, rows_in),
+            self._ahead_of_steps(text, rows_in),
             (*declare, *self.each_row(stage), *ahead, *moved),
             tuple(text.lines),
             again,

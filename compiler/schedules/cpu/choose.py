@@ -42,7 +42,8 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     lane = programs.lane
     tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1
     groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
-    run = RunSizes(values.get("rows", 1), values["block"], values.get("ahead", 1), columns, tiles, groups, shape.threads)
+    rows, ahead = values.get("rows", 1), values.get("ahead", 1)
+    run = RunSizes(rows, values["block"], ahead, columns, tiles, groups, shape.threads)
     return CpuPlan(compiled, run)
 
 
