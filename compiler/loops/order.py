@@ -8,9 +8,10 @@ can be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from rekern import ir
 from rekern.errors import PlanError
@@ -42,7 +43,9 @@ def arrange(program: Program) -> Loops:
         phases = _phases(statements, _edges(statements, lowering))
     if phases is None:
         raise PlanError(f"the statements of {program.name} wait for each other in a circle")
-    _merge(statements, _edges(statements, lowering), phases)
+    edges = _edges(statements, lowering)
+    phases = _walked_together(statements, edges, phases)
+    _merge(statements, edges, phases)
     return Loops(program, _nests(lowering, statements, phases), dict(lowering.temporaries))
 
 
@@ -64,9 +67,11 @@ def _edges(statements: Sequence[Statement], lowering: Lowering) -> list[Edge]:
     return edges
 
 
-def _phases(statements: Sequence[Statement], edges: Sequence[Edge]) -> list[int] | None:
-    """The earliest phase of every statement; None if they wait in a circle."""
-    phases = [0] * len(statements)
+def _phases(
+    statements: Sequence[Statement], edges: Sequence[Edge], least: Sequence[int] | None = None
+) -> list[int] | None:
+    """The earliest phase of every statement, and not before `least`; None if they wait in a circle."""
+    phases = list(least or [0] * len(statements))
     for _ in range(len(statements) + 1):
         changed = False
         for e in edges:
@@ -91,6 +96,50 @@ def _written_aside(statements: Sequence[Statement], lowering: Lowering) -> tuple
         else:
             result.append(s)
     return tuple(result)
+
+
+def _walked_together(
+    statements: Sequence[Statement], edges: Sequence[Edge], phases: list[int]
+) -> list[int]:
+    """Let what runs over two axes or more wait for another walk over the same space, where that saves work.
+
+    Whole walks are joined, and single statements move to where what they read is read anyway; what needs them
+    waits as well.
+    """
+    while True:
+        walks = _walks(statements, phases)
+        best, least_work = phases, _work(statements, walks)
+        for (phase, space), members in sorted(walks.items(), key=lambda item: -item[0][0]):
+            hosts = sorted(p for p, other in walks if other == space and p > phase)
+            groups = [members] if len(members) == 1 else [members, *({n} for n in sorted(members))]
+            for group, host in product(groups, hosts):
+                least = [max(p, host) if n in group else p for n, p in enumerate(phases)]
+                moved = _phases(statements, edges, least)
+                if moved is not None and (work := _work(statements, _walks(statements, moved))) < least_work:
+                    best, least_work = moved, work
+        if best is phases:
+            return phases
+        phases = best
+
+
+def _walks(statements: Sequence[Statement], phases: Sequence[int]) -> dict[tuple[int, Space], set[int]]:
+    """The nests over two axes or more: their statements."""
+    found: dict[tuple[int, Space], set[int]] = {}
+    for n, statement in enumerate(statements):
+        if statement.matrix is None and len(statement.space) > 1:
+            found.setdefault((phases[n], statement.space), set()).add(n)
+    return found
+
+
+def _work(statements: Sequence[Statement], walks: Mapping[tuple[int, Space], set[int]]) -> int:
+    """What every walk reads and computes at a point of its space, and the walk itself.
+
+    What two statements share is done once if they walk together.
+    """
+    return len(walks) + sum(
+        sum(node.free == space for node in ir.walk(statements[n].value for n in members))
+        for (_, space), members in walks.items()
+    )
 
 
 def _merge(statements: Sequence[Statement], edges: Sequence[Edge], phases: list[int]) -> None:
