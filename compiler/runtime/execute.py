@@ -274,16 +274,18 @@ class CpuExecutor:
         parts = run.groups
 
         def memory(lead: tuple[str, ...], dims: tuple[Dim, ...], add: bool) -> Tensor:
-            """Results: tasks that share a row of columns add into zeroed copies, one for each column group."""
-            shape = self._shape(arguments, lead, dims)
-            return torch.zeros([parts, *shape], dtype=real) if add else torch.empty([1, *shape], dtype=real)
+            """Results: tasks that share a row of columns add into copies, one for each column group."""
+            return torch.empty([parts if add else 1, *self._shape(arguments, lead, dims)], dtype=real)
 
         d_inputs = {
             o.name: memory(("B", "T", "H"), o.dims, lane is not None and lane not in o.dims)
             for o in spec.of_kind("input")
         }
         d_first = {
-            o.name: memory(("N", "H"), o.dims, lane is not None and lane not in o.dims) for o in spec.states
+            o.name: memory(("N", "H"), o.dims, True).zero_()
+            if lane is not None and lane not in o.dims
+            else memory(("N", "H"), o.dims, False)
+            for o in spec.states
         }
         units = -(-len(arguments.sequences) // run.rows)
         wanted = self.programs.weight_terms[1]
