@@ -15,8 +15,8 @@ from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.spec import Step, derived
 from rekern.zoo import gated_delta_rule, gla, lstm
 
-COLUMNS = CpuSizes("float", 64, 64)
-ROWS = CpuSizes("float", 64, 0)
+COLUMNS = CpuSizes("float", 64, 64, 32)
+ROWS = CpuSizes("float", 64, 0, 32)
 
 
 def body(view: Pass) -> str:

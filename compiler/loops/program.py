@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from rekern.ir import Index, Node, Read
+from rekern.loops.padding import Padding, padding
 from rekern.trace import Cell
 
 Role = Literal["state", "row", "param", "result", "temporary", "scalar"]
@@ -35,6 +37,7 @@ class Program:
     roles: what each array that is read or written is, by name; it decides where the array lives.
     lane: the axis that every array keeps last and that vector instructions run along; None: each array's own.
     rows: whether several batch rows are worked on together, because they share a weight.
+    padding: what the arrays of `roles` hold behind the last column of the lane.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Program:
     roles: Mapping[str, Role]
     lane: str | None
     rows: bool
+    padding: Mapping[str, Padding]
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,21 @@ class Loops:
     program: Program
     nests: tuple[Nest, ...]
     temporaries: Mapping[str, tuple[Index, ...]]
+
+    @cached_property
+    def padding(self) -> Mapping[str, Padding]:
+        """What every array holds behind the last column of the lane."""
+        known = dict(self.program.padding)
+        lane = self.program.lane
+        statements = [s for nest in self.nests for s in nest.statements]
+        while lane is not None:
+            before = dict(known)
+            for s in statements:
+                if s.target[0] in self.temporaries:
+                    known[s.target[0]] = padding(s.value, lane, known)
+            if known == before:
+                break
+        return known
 
 
 def is_early(program: Program, s: Statement) -> bool:

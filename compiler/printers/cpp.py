@@ -78,6 +78,7 @@ class StepText:
     lines: list[str] = field(default_factory=list)
     packed: dict[str, Packed] = field(default_factory=dict)
     masks: set[str] = field(default_factory=set)  # axes along which lanes are summed
+    row_sums: dict[str, str] = field(default_factory=dict)  # arrays of vectors to be summed, and how many
     copied: set[Place] = field(default_factory=set)  # rows that must lie in working memory
     ahead: set[Place] = field(default_factory=set)  # rows of the caller that are prefetched
     early: list[Early] = field(default_factory=list)  # products that do not wait for the state
@@ -87,14 +88,16 @@ class StepText:
 class StepPrinter:
     """Prints the nests of one step.
 
-    tile: names the compile-time row length of the lane, if it has one.
+    tile, vectors, registers: see `Memory`.
     early: whether products with inputs are done outside the step.
     """
 
-    def __init__(self, loops: Loops, tile: Mapping[str, str], early: bool = False) -> None:
+    def __init__(
+        self, loops: Loops, tile: Mapping[str, str], vectors: int, registers: int, early: bool = False
+    ) -> None:
         self.loops = loops
         self.early = early
-        self.memory = Memory(loops, tile)
+        self.memory = Memory(loops, tile, vectors, registers)
         self.text = StepText()
         arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
         arrays += [s.target for nest in loops.nests for s in nest.statements]
@@ -119,6 +122,7 @@ class StepPrinter:
                 self.text.lines += lines
                 self.text.masks |= printer.masks
                 self.text.ahead.update(printer.ahead)
+                self.text.row_sums |= printer.row_sums
             for s in nest.statements:
                 if s.reduce is None and s.target[0] in self.loops.temporaries:
                     self.stored[s.value] = s.target[0]

@@ -24,11 +24,17 @@ class Beside:
 
 
 class Memory:
-    """The arrays of one step. `tile` names the compile-time row length of the lane, if it has one."""
+    """The arrays of one step.
 
-    def __init__(self, loops: Loops, tile: Mapping[str, str]) -> None:
+    `tile` names the compile-time row length of the lane, if it has one, `vectors` is how many vectors that is, and
+    `registers` how many the machine has.
+    """
+
+    def __init__(self, loops: Loops, tile: Mapping[str, str], vectors: int, registers: int) -> None:
         self.loops = loops
         self.tile = tile
+        self.vectors = vectors
+        self.registers = registers
         self.lane = loops.program.lane
         self.rows = loops.program.rows
         self.beside: dict[str, Beside] = {}

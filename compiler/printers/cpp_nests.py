@@ -11,16 +11,23 @@ from collections.abc import Mapping
 
 from rekern import ir
 from rekern.ir import Index, Node, Read
+from rekern.loops.padding import Padding, padding
 from rekern.loops.program import Nest, Place, Statement
 from rekern.printers.cpp_memory import Memory
 from rekern.printers.cpp_names import Names, identifier, indent, loop_variable
 from rekern.printers.cpp_values import NestText, ValuePrinter
 
+ADDITION_LATENCY, PER_CYCLE = 4, 2  # cycles until a sum can be added to, and multiply-adds begun in one
+SPARE_REGISTERS = 6  # for broadcast numbers, loads in flight and the constants of a loop
 START = {"sum": "0", "max": "-INFINITE"}
 
 
 class NestPrinter:
-    """Prints one nest; `masks` are then the axes along which it sums lanes, `ahead` the rows that it prefetches."""
+    """Prints one nest.
+
+    `masks` are then the axes along which it sums lanes and has to leave some out, `row_sums` the arrays of vectors
+    that become sums of rows, with how many there are, `ahead` the rows that it prefetches.
+    """
 
     def __init__(self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest) -> None:
         self.memory = memory
@@ -28,10 +35,14 @@ class NestPrinter:
         self.nest = nest
         self.text = NestText(nest)
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
+        self.turns = 1
         self.masks: set[str] = set()
         self.ahead: list[Place] = []
+        self.row_sums: dict[str, str] = {}
 
     def run(self) -> list[str]:
+        self.turns = self._turns()
+        self._hold_rows()
         values = [self.values.value(s.value) for s in self.nest.statements]
         for s, value in zip(self.nest.statements, values, strict=True):
             if s.reduce is None:
@@ -42,8 +53,11 @@ class NestPrinter:
         text.before[text.depth][:0] = self._prefetches()
         lines = text.before[text.depth] + text.after[text.depth]
         for level in range(text.depth - 1, -1, -1):
-            loop = self._loop(text.loops[level])
-            lines = [*text.before[level], f"{loop} {{", *indent(lines), "}", *text.after[level]]
+            if self.turns > 1 and level == text.depth - 2:
+                lines = self._in_turns(text.loops[level], lines)
+            else:
+                lines = [f"{self._loop(text.loops[level])} {{", *indent(lines), "}"]
+            lines = [*text.before[level], *lines, *text.after[level]]
         return lines
 
     def _prefetches(self) -> list[str]:
@@ -56,6 +70,53 @@ class NestPrinter:
         places += [s.target for s in self.nest.statements if s.axes == (lane,)]
         self.ahead = [p for p in dict.fromkeys(places) if self.memory.role(p[0]) in ("row", "result")]
         return [f"prefetch({identifier(p)}[row + 1] + {loop_variable(lane)});" for p in self.ahead]
+    def _in_turns(self, index: Index, lines: list[str]) -> list[str]:
+        """A loop whose turns add to two sets of sums by turns."""
+        at, name = loop_variable(index), self.names.fresh("take_row")
+        return [
+            f"const auto {name} = [&](int64_t {at}, int turn) {{",
+            *indent(lines),
+            "};",
+            f"for (int64_t {at} = 0; {at} < dims.{index.dim}; {at} += 2) {{",
+            f"    {name}({at}, 0);",
+            f"    if ({at} + 1 < dims.{index.dim}) {name}({at} + 1, 1);",
+            "}",
+        ]
+
+    def _turns(self) -> int:
+        """How many sets of sums the rows of the nest add to.
+
+        Each addition to a sum waits for the one before it. Where a row is short, the rows come faster than that.
+        """
+        nest, vectors = self.nest, self.memory.vectors
+        joined = [s for s in nest.statements if s.reduce and self._in_registers(s, s.reduce[1])]
+        space = {*nest.outer, nest.lane}
+        values = ir.walk(s.value for s in nest.statements)
+        work = sum(isinstance(n, ir.Apply) and n.free >= space for n in values) + len(joined)
+        fits = 2 * len(joined) * vectors + SPARE_REGISTERS <= self.memory.registers
+        return 2 if joined and fits and work * vectors <= 2 * ADDITION_LATENCY * PER_CYCLE else 1
+
+    def _in_registers(self, s: Statement, bound: Index) -> bool:
+        """Whether a sum stays in registers while the loop just outside the vector loop runs."""
+        lane = self.nest.lane
+        return lane in s.axes and bound != lane and self._just_outside(bound) and lane.dim in self.memory.tile
+
+    def _hold_rows(self) -> None:
+        """Rows along the lane that every turn of the outer loops reads: in registers, as far as these go."""
+        lane, vectors = self.nest.lane, self.memory.vectors
+        if lane is None or not self.nest.outer or lane.dim not in self.memory.tile:
+            return
+        sums = [s.reduce[1] for s in self.nest.statements if s.reduce is not None]
+        joined = sum(bound != lane for bound in sums)
+        room = (self.memory.registers - SPARE_REGISTERS - (len(sums) - joined)) // vectors - joined * self.turns
+        for node in self.values.rows_along(lane)[: max(0, room)]:
+            place = (node.operand, node.component)
+            held = self.names.fresh(f"{identifier(place)}_held")
+            self.text.before[0] += [
+                f"vec {held}[{self.memory.row(lane.dim)} / LANES];",
+                f"{self._loop(lane)} {held}[{loop_variable(lane)} / LANES] = {self.values.read(node)};",
+            ]
+            self.values.held[node] = held
 
     def _loop(self, index: Index) -> str:
         at = loop_variable(index)
@@ -94,7 +155,7 @@ class NestPrinter:
         assert lane is not None
         if bound == lane:
             self._join_lanes(s, operation, lane, value)
-        elif self._just_outside(bound) and lane.dim in self.memory.tile and lane in s.axes:
+        elif self._in_registers(s, bound):
             self._join_in_registers(s, operation, lane, value)
         else:
             self._join_in_memory(s, operation, bound, value)
@@ -103,27 +164,48 @@ class NestPrinter:
         return self.text.levels[bound] == self.text.depth - 1
 
     def _join_lanes(self, s: Statement, operation: str, lane: Index, value: str) -> None:
+        """A sum along the vector. Those of many rows wait as vectors in an array, to be joined many at a time."""
         depth, start = self.text.depth, f"all({START[operation]})"
         base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
         total = self.names.fresh(f"{identifier(s.target)}_lanes")
-        mask = f"load_mask(mask_{lane.dim} + {loop_variable(lane)})"
-        self.masks.add(lane.dim)
+        if not self._empty_padding(s, operation, lane):
+            self.masks.add(lane.dim)
+            value = f"select(load_mask(mask_{lane.dim} + {loop_variable(lane)}), {value}, {start})"
         self.text.before[depth - 1].append(f"vec {total} = {start};")
-        self.text.after[depth].append(update(operation, total, f"select({mask}, {value}, {start})"))
+        self.text.after[depth].append(update(operation, total, value))
+        if s.axes and operation == "sum" and not self.memory.rows:
+            size = self.memory.size(self.memory.layout(s.axes))
+            rows = self.names.fresh(f"{identifier(s.target)}_rows")
+            self.row_sums[rows] = size
+            at = f"({offset})" if " + " in offset else offset
+            self.text.after[depth - 1].append(f"store({rows} + {at} * LANES, {total});")
+            self.text.after[0].append(f"sum_rows({base}, {rows}, {size});")
+            return
         target = f"const real {base}" if self._is_local(s) else f"{base}[{offset or '0'}]"
         self.text.after[depth - 1].append(f"{target} = {operation}_lanes({total});")
+
+    def _empty_padding(self, s: Statement, operation: str, lane: Index) -> bool:
+        """Whether what the vector loop adds beyond the last number is 0."""
+        loops = self.memory.loops
+        own = operation == "sum" and lane.dim == loops.program.lane
+        return own and padding(s.value, lane.dim, loops.padding) == Padding.ZERO
 
     def _join_in_registers(self, s: Statement, operation: str, lane: Index, value: str) -> None:
         depth, row, at = self.text.depth, self.memory.row(lane.dim), loop_variable(lane)
         base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
         total = self.names.fresh(f"{identifier(s.target)}_{operation}")
-        here = f"{total}[{at} / LANES]"
-        self.text.before[depth - 2] += [
-            f"vec {total}[{row} / LANES];",
-            f"for (vec& lane : {total}) lane = all({START[operation]});",
-        ]
+        start, here, result = f"all({START[operation]})", f"{total}[{at} / LANES]", f"{total}[{at} / LANES]"
+        if self.turns > 1:
+            declare = [f"vec {total}[2][{row} / LANES];"]
+            declare.append(f"for (vec& lane : {total}[0]) lane = {start};")
+            declare.append(f"for (vec& lane : {total}[1]) lane = {start};")
+            here, parts = f"{total}[turn][{at} / LANES]", [f"{total}[{n}][{at} / LANES]" for n in range(2)]
+            result = " + ".join(parts) if operation == "sum" else f"rk_maximum({', '.join(parts)})"
+        else:
+            declare = [f"vec {total}[{row} / LANES];", f"for (vec& lane : {total}) lane = {start};"]
+        self.text.before[depth - 2] += declare
         self.text.after[depth].append(update(operation, here, value))
-        self.text.after[depth - 2].append(f"{self._loop(lane)} store({base} + {offset}, {here});")
+        self.text.after[depth - 2].append(f"{self._loop(lane)} store({base} + {offset}, {result});")
 
     def _join_in_memory(self, s: Statement, operation: str, bound: Index, value: str) -> None:
         lane, depth, start = self.nest.lane, self.text.depth, START[operation]

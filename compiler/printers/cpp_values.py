@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from rekern import ir
 from rekern.functions import COMPARISONS
-from rekern.ir import Apply, Node, Number, Read, Reduce, Size
+from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.loops.program import Nest
 from rekern.printers.cpp_memory import Memory
 from rekern.printers.cpp_names import Names, identifier, literal, suffix
@@ -50,6 +50,7 @@ class ValuePrinter:
         self.lane = nest.lane
         self.text = text
         self.named: dict[Node, str] = {}
+        self.held: dict[Node, str] = {}  # rows along the lane that are in registers
         self.overwritten = {s.target for s in nest.statements}
         values = [s.value for s in nest.statements]
         self.uses = Counter(values)
@@ -59,6 +60,12 @@ class ValuePrinter:
     def value(self, node: Node) -> str:
         """The text of `node`, as read in the innermost loop."""
         return self._value(node, self.text.depth)[0]
+
+    def rows_along(self, lane: Index) -> list[Read]:
+        """The rows that the nest reads and does not write, those that it reads most often first."""
+        found = [n for n in self.uses if isinstance(n, Read) and n.free == {lane}]
+        own = [n for n in found if (n.operand, n.component) not in self.overwritten]
+        return sorted(own, key=lambda n: -self.uses[n])
 
     def wide(self, node: Node, text: str) -> str:
         """The text of `node` as a vector."""
@@ -86,20 +93,21 @@ class ValuePrinter:
     def _expression(self, node: Node, own: int) -> tuple[str, int]:
         if node in self.stored and not isinstance(node, Read | Number | Size):
             name = self.stored[node]
-            return self._read(ir.read(name, (), self.memory.loops.temporaries[name])), ATOM
+            return self.read(ir.read(name, (), self.memory.loops.temporaries[name])), ATOM
         match node:
             case Number():
                 return literal(node.value), ATOM
             case Size():
                 return f"real(sizes.{node.dim})", ATOM
             case Read():
-                return self._read(node), ATOM
+                return self.read(node), ATOM
             case Apply():
                 return self._apply(node, own)
             case Reduce():
                 raise AssertionError("reductions have been given arrays")
 
-    def _read(self, node: Read) -> str:
+    def read(self, node: Read) -> str:
+        """The text of `node`, where it is in memory or in registers."""
         memory, lane = self.memory, self.lane
         place = (node.operand, node.component)
         role, base = memory.role(node.operand), memory.base(place)
@@ -107,6 +115,8 @@ class ValuePrinter:
         if role == "scalar" or (a_number and not node.indices):
             return base
         offset = memory.offset(place, node.indices)
+        if node in self.held:
+            return f"{self.held[node]}[{offset} / LANES]"
         if lane is None or lane not in node.free:
             return f"{base}[{offset or '0'}]"
         if memory.layout(node.indices)[-1] == lane:

@@ -24,6 +24,7 @@ Use = Literal[
     "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "d_weight", "vector",
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "step", "backward"]
+AHEAD = 8  # steps from asking for the rows of a step to reading them
 MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
 
 
@@ -41,11 +42,13 @@ class CpuSizes:
     """What is compiled into a kernel for a CPU.
 
     tile: numbers in a row of one task along the lane, a multiple of the vector; 0: as long as the call says.
+    registers: vector registers of the machine.
     """
 
     real: str
     vector_bytes: int
     tile: int
+    registers: int
 
     @property
     def lanes(self) -> int:
@@ -125,12 +128,13 @@ class Ahead:
 
 @dataclass(frozen=True)
 class Body:
-    """The text of one step, and the lines that bring its rows in and out."""
+    """The text of one step, and the lines that bring its rows in and out; `fetch` asks for those of later steps."""
 
     ahead: Ahead | None
     stage: tuple[str, ...]
     lines: tuple[str, ...]
     flush: tuple[str, ...]
+    fetch: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,11 @@ class Pass:
     carried: tuple[str, ...]
     store: tuple[str, ...]
     weights: tuple[WeightProducts, ...] = ()
+
+    @property
+    def ahead(self) -> int:
+        """Steps from asking for the rows of a step to reading them."""
+        return AHEAD
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -261,13 +270,16 @@ class PassBuilder:
 
     def print(self, program: Program, early: bool) -> StepText:
         loops = arrange(program)
-        text = StepPrinter(loops, self.tile, early).run()
+        registers = self.sizes.registers
+        text = StepPrinter(loops, self.tile, self.sizes.tile // self.sizes.lanes, registers, early).run()
         products = {name: product for product in text.early for name in product.targets}
         for name, axes in loops.temporaries.items():
             if axes or self.rows:
                 self.temporaries[name] = self._temporary(
                     identifier((name, ())), axes, text.beside.get(name), products.get(name)
                 )
+        for name, count in text.row_sums.items():
+            self.temporaries[name] = Pointer(name, f"work.{self.add_work(name, f'LANES * {count}')}")
         self.packed.update(text.packed)
         self.masks |= text.masks
         return text
@@ -299,13 +311,11 @@ class PassBuilder:
         rows_in: Mapping[Place, View],
         rows_out: Mapping[Place, View],
         *,
-        adds: bool = False,
         back: bool = False,
         early: bool = False,
     ) -> Body:
         """The step of `program`.
 
-        adds: results without the lane are summed over the tasks of a row of columns.
         back: steps are walked from last to first.
         early: products with inputs are done for some steps at once.
         """
@@ -314,6 +324,8 @@ class PassBuilder:
         declare: list[str] = []
         stage: list[str] = []
         flush: list[str] = []
+        views = [view for place, view in rows_in.items() if place in read]
+        views += [rows_out[a.target] for a in program.assigns if program.roles[a.target[0]] == "result"]
         for place, view in rows_in.items():
             if place in read:
                 self._stage(place, view, text, declare, stage)
@@ -323,7 +335,7 @@ class PassBuilder:
             view = rows_out[assign.target]
             name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
             scratch = self.at(f"work.{name}", view.size)
-            summed = adds and self.lane is not None and self.lane not in {i.dim for i in assign.axes}
+            summed = self._sums_columns(view, assign.axes)
             if self.rows:
                 declare.append(f"real* {name}[{_pointers(assign.target, text)}];")
             here = f"{name}[row]" if self.rows else name
@@ -332,8 +344,8 @@ class PassBuilder:
                 + (f"{scratch};" if summed else f"{view.name}.open({scratch}, batch, time);")
             )
             flush.append(
-                f"{view.name}.{'add' if summed else 'close'}"
-                + (f"(batch, time, {here});" if summed else f"({here}, batch, time);")
+                f"{view.name}.{'put' if summed else 'close'}"
+                + (f"(batch, time, {here}, first_of_group);" if summed else f"({here}, batch, time);")
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
         ahead = self._ahead(text, {**rows_in, **rows_out}, back)
@@ -347,7 +359,21 @@ class PassBuilder:
             (*declare, *self.each_row(stage), *ahead, *moved),
             tuple(text.lines),
             again,
+            self._fetch(views, back),
         )
+
+    def _sums_columns(self, view: View, axes: tuple[ir.Index, ...]) -> bool:
+        """Whether a result is the sum of what the tasks of a row of columns find."""
+        return view.slot.use == "d_input" and self.lane is not None and self.lane not in {i.dim for i in axes}
+
+    def _fetch(self, views: Iterable[View], back: bool) -> tuple[str, ...]:
+        """Asks for the rows of a step to come, where a step is long enough to wait for them."""
+        if not self.tile:
+            return ()
+        later, there = ("step - AHEAD", "step >= AHEAD") if back else ("step + AHEAD", "step + AHEAD < steps")
+        lines = [f"const int64_t later = sequence.at({later}, call.reverse);"]
+        lines += [f"{view.name}.fetch(batch, later);" for view in views]
+        return (f"if ({there}) {{", *indent(lines), "}")
 
     def _ahead(self, text: StepText, views: Mapping[Place, View], back: bool) -> tuple[str, ...]:
         """Where the first batch row of the next step is, after the last one of this step."""

@@ -14,7 +14,9 @@ from typing import Literal
 from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
 from rekern.ir import Index, Node, Read, Reduce
+from rekern.loops.padding import Padding, initial, padding
 from rekern.loops.program import Assign, Place, Program, Role
+from rekern.rewrite import substitute
 from rekern.rules import STABLE, rewrite
 from rekern.spec import Recurrence, derived
 from rekern.trace import Cell, Dim, named
@@ -70,9 +72,33 @@ class Programs:
         return {o.name: kinds[o.kind] for o in self.spec.operands}
 
     def _program(self, name: str, assigns: list[Assign], extra: Mapping[str, Role]) -> Program:
-        return Program(
-            f"{self.spec.name} {name}", tuple(assigns), {**self._base_roles(), **extra}, self.lane, self.rows
-        )
+        roles = {**self._base_roles(), **extra}
+        return Program(f"{self.spec.name} {name}", tuple(assigns), roles, self.lane, self.rows, self.padding)
+
+    @cached_property
+    def padding(self) -> Mapping[str, Padding]:
+        """What the arrays hold behind the last column of the lane.
+
+        Operands and cotangents are read with zeros there. Of what steps write, it is the least that holds for
+        the first step and that a step keeps.
+        """
+        lane, spec, back = self.lane, self.spec, self.backstep
+        if lane is None:
+            return {}
+        step = spec.step
+        written: dict[str, list[Node]] = {o.name: [*step.states[o.name].values()] for o in spec.states}
+        written |= {cotangent(n): [*cells.values()] for n, cells in back.states.items()}
+        written |= {k.name: [k.value] for k in back.kept}
+        known = {o.name: Padding.ZERO for o in spec.operands}
+        known |= {cotangent(n): Padding.ZERO for n in step.outputs}
+        known |= dict.fromkeys(written, Padding.ZERO)
+        known |= {o.name: initial(o.init) for o in spec.states}
+        before: dict[str, Padding] = {}
+        while known != before:
+            before = dict(known)
+            for name, nodes in written.items():
+                known[name] = max(known[name], *(padding(n, lane, known) for n in nodes))
+        return known | {NEXT + o.name: known[o.name] for o in spec.states}
 
     @cached_property
     def forward(self) -> Program:
@@ -91,16 +117,46 @@ class Programs:
             {**silent.roles, **dict.fromkeys(self.spec.step.outputs, "result")},
             self.lane,
             self.rows,
+            self.padding,
         )
 
     @cached_property
     def silent_recording(self) -> Program:
-        """A recording step without outputs, for a block of steps that the gradient goes through again."""
+        """A recording step without outputs, for a block of steps that the gradient goes through again.
+
+        It has the states at hand, so it finds the cotangents that need nothing from later steps, such as that of
+        a query.
+        """
         step = self.spec.step
         assigns = [a for o in self.spec.states for a in _assigns(NEXT + o.name, o.dims, step.states[o.name])]
         assigns += [Assign((k.name, ()), k.axes, k.value) for k in self.backstep.kept]
         names = [*(NEXT + o.name for o in self.spec.states), *(k.name for k in self.backstep.kept)]
-        return self._program("again", assigns, dict.fromkeys(names, "state"))
+        roles: dict[str, Role] = dict.fromkeys(names, "state")
+        for o in self.spec.of_kind("input"):
+            if o.name in self.early:
+                assigns += _assigns(cotangent(o.name), o.dims, self._found_again(self.backstep.inputs[o.name]))
+                roles[cotangent(o.name)] = "result"
+                roles |= dict.fromkeys(map(cotangent, step.outputs), "row")
+        return self._program("again", assigns, roles)
+
+    @cached_property
+    def early(self) -> frozenset[str]:
+        """Inputs whose cotangents need nothing from later steps, where a block of steps is gone through again."""
+        later = {cotangent(o.name) for o in self.spec.states}
+        if self.keep == "steps":
+            return frozenset()
+        inputs = self.backstep.inputs.items()
+        return frozenset(n for n, cells in inputs if not ir.operands_read(cells.values()) & later)
+
+    def _found_again(self, cells: Mapping[Cell, Node]) -> dict[Cell, Node]:
+        """The formulas with what is kept written out: the step computes it anyway."""
+        kept: dict[Node, Node] = {}
+        values = {k.name: k for k in self.backstep.kept}
+        for node in ir.walk(cells.values()):
+            if isinstance(node, Read) and node.operand in values:
+                k = values[node.operand]
+                kept[node] = ir.rename(k.value, dict(zip(k.axes, node.indices, strict=True)))
+        return dict(zip(cells, substitute([*cells.values()], kept), strict=True))
 
     def _outputs(self) -> list[Assign]:
         step = self.spec.step
@@ -162,8 +218,9 @@ class Programs:
         roles.update(dict.fromkeys((k.name for k in back.kept), "state"))
         roles.update(dict.fromkeys(map(cotangent, spec.step.outputs), "row"))
         for o in spec.of_kind("input"):
-            assigns += _assigns(cotangent(o.name), o.dims, back.inputs[o.name])
-            roles[cotangent(o.name)] = "result"
+            if o.name not in self.early:
+                assigns += _assigns(cotangent(o.name), o.dims, back.inputs[o.name])
+                roles[cotangent(o.name)] = "result"
         terms, vectors = self.weight_terms
         for o in spec.of_kind("param"):
             added = {

@@ -76,8 +76,8 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             )
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
-    body = b.body(program, inputs, results, adds=True, back=True)
-    again = b.body(programs.silent_recording, inputs, {}) if programs.keep == "blocks" else None
+    body = b.body(program, inputs, results, back=True)
+    again = b.body(programs.silent_recording, inputs, results) if programs.keep == "blocks" else None
     used = (program, programs.silent_recording) if again else (program,)
     params = b.params(*used)
     load, store, reset, carried = [], [], [], []

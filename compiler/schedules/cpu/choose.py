@@ -37,7 +37,8 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     values = remembered(key, lambda: solution(programs, bucket, machine).values)
     real = "double" if shape.double else "float"
     lanes = machine.cpu.vector_bytes // (8 if shape.double else 4)
-    compiled = CpuSizes(real, machine.cpu.vector_bytes, values.get("vectors", 0) * lanes)
+    cpu = machine.cpu
+    compiled = CpuSizes(real, cpu.vector_bytes, values.get("vectors", 0) * lanes, cpu.vector_registers)
     columns = compiled.tile or values.get("columns", lanes)
     lane = programs.lane
     tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1

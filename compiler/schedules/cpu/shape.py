@@ -51,10 +51,12 @@ class Shape:
     def bucket(self, programs: Programs) -> Shape:
         """The shape with the same best sizes: calls that only differ in batch or heads share a plan.
 
-        A register tile depends on the lengths alone, so that a new batch builds nothing new; beyond what
-        keeps all threads busy, more sequences change nothing either.
+        A register tile depends on the lengths, and on how many threads there are for the columns of one head, as
+        a power of two, so that a new batch seldom builds anything new; beyond what keeps all threads busy, more
+        sequences change nothing either.
         """
         if programs.tiled:
-            return replace(self, sequences=1, heads=1, threads=1)
+            spare = max(1, self.threads // (self.sequences * self.heads))
+            return replace(self, sequences=1, heads=1, threads=1 << spare.bit_length() - 1)
         most = MOST_ROWS * self.threads if programs.rows else self.threads
         return replace(self, sequences=min(self.sequences, most), heads=min(self.heads, self.threads))

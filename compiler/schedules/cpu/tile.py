@@ -6,27 +6,38 @@ registers, and the steps of a block in the second-level cache.
 
 from __future__ import annotations
 
-from sympy import ceiling
+from collections.abc import Iterable
 
-from rekern.hwmodels import Machine
+from sympy import Expr
+
+from rekern.hwmodels import Cpu, Machine
+from rekern.printers.cpp_nests import SPARE_REGISTERS
 from rekern.schedules.cpu.counts import (
     MOST_BLOCK,
     READ_BACK,
     ROW_OVERHEAD,
-    register_sums,
-    slot_rows,
-    state_rows,
-    vector_operations,
+    ROW_SUM,
+    STEP_OVERHEAD,
+    Walk,
+    columns_and_rest,
+    shared_numbers,
+    walks,
 )
 from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import Programs
 from rekern.solver import Limit, Problem, Variable
+from rekern.solver.formulas import AtMost, Most, RoundedUp, When
 
-SPARE_REGISTERS = 6  # broadcast scalars, loads in flight and the constants of the loop
+KEPT_MOVES = 4  # a state that is kept is written, which reads it, read, and makes room for itself
+SHARED_MOVES = 4  # a row that all tiles read is read forward and backward, and its cotangent read and written
+CHAIN = 2  # cycles from row to row, with two sets of sums
 
 
 def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
-    """Columns of a matrix state: as many vectors as their sums have registers, and little padding."""
+    """Columns of a matrix state: as many vectors as their sums have registers, and little padding.
+
+    Wider tiles share what a row and a step cost among more columns; the state of a narrower one stays nearer.
+    """
     cpu = machine.cpu
     assert cpu is not None and programs.lane is not None
     number = 8 if shape.double else 4
@@ -35,14 +46,18 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     vectors = Variable("vectors", 1, 8)
     block = Variable("block", 4, MOST_BLOCK, powers_of_two=True)
     v, b = vectors.symbol, block.symbol
-    rows = state_rows(programs, shape)
-    passes = (programs.forward, programs.silent_recording, programs.backward)
-    sums = max(register_sums(p) for p in passes)
-    slot = slot_rows(programs, shape) * v * cpu.vector_bytes
-    tiles = ceiling(length / (v * lanes))
+    rows, rest = columns_and_rest(programs, shape, kept=False)
+    slot_rows, slot_rest = columns_and_rest(programs, shape, kept=True)
+    passes = [walks(p) for p in (programs.forward, programs.silent_recording, programs.backward)]
+    every = [walk for found in passes for walk in found]
+    sums = max([1, *(walk.sums for walk in every)])
+    slot = slot_rows * v * cpu.vector_bytes + slot_rest * number
+    tiles = RoundedUp(length / (v * lanes))
     tasks = shape.sequences * shape.heads
-    waves = ceiling(tasks * tiles / shape.threads) / tasks
-    operations = sum(vector_operations(p) for p in passes)
+    waves = RoundedUp(tasks * tiles / shape.threads) / tasks
+    state = rows * v * cpu.vector_bytes + rest * number
+    far = When(AtMost(state, cpu.l1_bytes), 0, state * sum(w.arrays for w in every) / cpu.l2_bytes_per_cycle)
+    per_row = ROW_OVERHEAD * len(every) + ROW_SUM * sum(w.row_sums for w in every)
     return Problem(
         f"the column tile of {programs.spec.name}",
         (vectors, block),
@@ -57,14 +72,24 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
             Limit(
                 "block_in_cache",
                 (b + 1) * slot,
-                at_most=max(cpu.l2_bytes // 2, number * lanes * 5 * slot_rows(programs, shape)),
+                at_most=max(cpu.l2_bytes * 5 // 8, 5 * (slot_rows * cpu.vector_bytes + slot_rest * number)),
                 unit="bytes",
                 reason=READ_BACK,
             ),
         ),
         {
-            "arithmetic": waves * rows * v * operations / cpu.fma_per_cycle / cpu.clock_hz,
-            "loops": waves * rows * ROW_OVERHEAD * len(passes) / cpu.clock_hz,
-            "kept_states": waves * 2 * rows * v * cpu.vector_bytes / b / cpu.dram_bytes_per_s,
+            "arithmetic": waves * rows * sum(_cycles(every, v, cpu)) / cpu.clock_hz,
+            "far_states": waves * far / cpu.clock_hz,
+            "rows": waves * rows * per_row / cpu.clock_hz,
+            "steps": waves * STEP_OVERHEAD * len(passes) / cpu.clock_hz,
+            "shared_rows": waves * SHARED_MOVES * shared_numbers(programs, shape) * number / cpu.dram_bytes_per_s,
+            "kept_states": waves * KEPT_MOVES * state / b / cpu.dram_bytes_per_s,
         },
     )
+
+
+def _cycles(every: Iterable[Walk], v: Expr, cpu: Cpu) -> Iterable[Expr]:
+    """Cycles of one row in each walk: its arithmetic, its traffic, or waiting for the sums of the row before."""
+    for walk in every:
+        traffic = walk.arrays * v * cpu.vector_bytes / cpu.l1_bytes_per_cycle
+        yield Most(walk.multiply_adds * v / cpu.fma_per_cycle, traffic, CHAIN if walk.sums else 0)

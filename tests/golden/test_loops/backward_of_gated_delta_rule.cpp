@@ -8,6 +8,7 @@
 namespace rekern {
 namespace {
 constexpr int64_t V_TILE = 64;  // columns of one task: sums over them stay in 4 registers
+constexpr int64_t AHEAD = 8;  // steps from asking for the rows of a step to reading them
 
 // Lengths of whole axes.
 struct Sizes {
@@ -53,50 +54,54 @@ struct Slot {
 // One thread's arrays. Rows are padded to whole vectors, so the loops have no remainders.
 struct Work {
     real* sum_k_d_S_scale_etc;
-    real* sum_d_out_g_S_etc;
     real* sum_v_g_kept_0_etc;
     real* sum_k_d_S_scale_etc_2;
     real* sum_d_S_scale_q_etc;
     real* v_g_kept_0;
     real* g_k;
     real* beta_sum_k_d_S_scale_etc;
+    real* sum_v_g_kept_0_etc_rows;
+    real* sum_k_d_S_scale_etc_2_rows;
     real* q;
     real* k;
     real* v;
     real* d_out;
-    real* d_q;
     real* d_k;
     real* d_v;
     real* d_g;
     real* d_beta;
     real* sum_k_S;
+    real* sum_d_out_g_S_etc;
     real* v_g_sum_k_S;
+    real* sum_d_out_g_S_etc_rows;
+    real* d_q;
     real* d_S;
-    real* mask_V;
     real* block_slots;
 
     Work(Arena& arena, const Call& call, const Dims& dims) {
         sum_k_d_S_scale_etc = arena.take(V_TILE);
-        sum_d_out_g_S_etc = arena.take(dims.K_row);
         sum_v_g_kept_0_etc = arena.take(dims.K_row);
         sum_k_d_S_scale_etc_2 = arena.take(dims.K_row);
         sum_d_S_scale_q_etc = arena.take(V_TILE);
         v_g_kept_0 = arena.take(V_TILE);
         g_k = arena.take(dims.K_row);
         beta_sum_k_d_S_scale_etc = arena.take(V_TILE);
+        sum_v_g_kept_0_etc_rows = arena.take(LANES * dims.K_row);
+        sum_k_d_S_scale_etc_2_rows = arena.take(LANES * dims.K_row);
         q = arena.take(dims.K_row);
         k = arena.take(dims.K_row);
         v = arena.take(V_TILE);
         d_out = arena.take(V_TILE);
-        d_q = arena.take(dims.K_row);
         d_k = arena.take(dims.K_row);
         d_v = arena.take(V_TILE);
         d_g = arena.take(1);
         d_beta = arena.take(1);
         sum_k_S = arena.take(V_TILE);
+        sum_d_out_g_S_etc = arena.take(dims.K_row);
         v_g_sum_k_S = arena.take(V_TILE);
+        sum_d_out_g_S_etc_rows = arena.take(LANES * dims.K_row);
+        d_q = arena.take(dims.K_row);
         d_S = arena.take(dims.K * V_TILE);
-        mask_V = arena.take(V_TILE);
         block_slots = arena.take((call.block + 1) * Slot::size(dims));
     }
 };
@@ -136,18 +141,20 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
     const Array S_d_first(call.tensors[12], head, group, true, {{0, dims.K, 0}, {1, dims.V, first_column}}, V_TILE);
     const real scale = real(call.scalars[0]);
 
-    const real* mask_V = work.mask_V;
-    fill_mask(work.mask_V, dims.V, V_TILE);
     real* sum_k_d_S_scale_etc = work.sum_k_d_S_scale_etc;
-    real* sum_d_out_g_S_etc = work.sum_d_out_g_S_etc;
     real* sum_v_g_kept_0_etc = work.sum_v_g_kept_0_etc;
     real* sum_k_d_S_scale_etc_2 = work.sum_k_d_S_scale_etc_2;
     real* sum_d_S_scale_q_etc = work.sum_d_S_scale_q_etc;
     real* v_g_kept_0 = work.v_g_kept_0;
     real* g_k = work.g_k;
     real* beta_sum_k_d_S_scale_etc = work.beta_sum_k_d_S_scale_etc;
+    real* sum_v_g_kept_0_etc_rows = work.sum_v_g_kept_0_etc_rows;
+    real* sum_k_d_S_scale_etc_2_rows = work.sum_k_d_S_scale_etc_2_rows;
     real* sum_k_S = work.sum_k_S;
+    real* sum_d_out_g_S_etc = work.sum_d_out_g_S_etc;
     real* v_g_sum_k_S = work.v_g_sum_k_S;
+    real* sum_d_out_g_S_etc_rows = work.sum_d_out_g_S_etc_rows;
+    const bool first_of_group = tile == tile_count(call, sizes) * group / call.groups;  // nothing to add to yet
     real* const d_S = work.d_S;
     S_d_last.read(d_S, sequence.state, 0);
     const int64_t units = call.units();
@@ -173,31 +180,59 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real* v = v_tensor.view(work.v, batch, time);
             const real g = g_tensor.one(batch, time);
             const real beta = beta_tensor.one(batch, time);
+            const real* d_out = out_d_out_tensor.view(work.d_out, batch, time);
+            real* d_q = work.d_q;
+            if (step + AHEAD < steps) {
+                const int64_t later = sequence.at(step + AHEAD, call.reverse);
+                k_tensor.fetch(batch, later);
+                v_tensor.fetch(batch, later);
+                g_tensor.fetch(batch, later);
+                beta_tensor.fetch(batch, later);
+                out_d_out_tensor.fetch(batch, later);
+                q_gradient.fetch(batch, later);
+            }
             if (call.resets(sequence, time)) {
                 fill(S, dims.K * V_TILE, real(0));
             }
             const real exp_g = rk_exp(g);
-            vec sum_k_S_sum[V_TILE / LANES];
-            for (vec& lane : sum_k_S_sum) lane = all(0);
-            for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
+            vec sum_k_S_sum[2][V_TILE / LANES];
+            for (vec& lane : sum_k_S_sum[0]) lane = all(0);
+            for (vec& lane : sum_k_S_sum[1]) lane = all(0);
+            const auto take_row_2 = [&](int64_t at_k, int turn) {
                 const real k_at_k = k[at_k];
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    sum_k_S_sum[at_v / LANES] += k_at_k * load(S + at_k * V_TILE + at_v);
+                    sum_k_S_sum[turn][at_v / LANES] += k_at_k * load(S + at_k * V_TILE + at_v);
                 }
+            };
+            for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
+                take_row_2(at_k, 0);
+                if (at_k + 1 < dims.K) take_row_2(at_k + 1, 1);
             }
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_S + at_v, sum_k_S_sum[at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_S + at_v, sum_k_S_sum[0][at_v / LANES] + sum_k_S_sum[1][at_v / LANES]);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                 const vec sum_k_S_at_v = load(sum_k_S + at_v);
                 store(v_g_sum_k_S + at_v, load(v + at_v) - exp_g * sum_k_S_at_v);
                 store(kept_0 + at_v, sum_k_S_at_v);
             }
+            vec v_g_sum_k_S_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_g_sum_k_S_held[at_v / LANES] = load(v_g_sum_k_S + at_v);
+            vec d_out_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held[at_v / LANES] = load(d_out + at_v);
             for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
                 const real value = beta * k[at_k];
+                vec sum_d_out_g_S_etc_lanes = all(0);
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    const vec value_2 = exp_g * load(S + at_k * V_TILE + at_v) + value * load(v_g_sum_k_S + at_v);
+                    const vec value_2 = exp_g * load(S + at_k * V_TILE + at_v) + value * v_g_sum_k_S_held[at_v / LANES];
+                    sum_d_out_g_S_etc_lanes += d_out_held[at_v / LANES] * value_2;
                     store(next_S + at_k * V_TILE + at_v, value_2);
                 }
+                store(sum_d_out_g_S_etc_rows + at_k * LANES, sum_d_out_g_S_etc_lanes);
             }
+            sum_rows(sum_d_out_g_S_etc, sum_d_out_g_S_etc_rows, dims.K_row);
+            for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
+                store(d_q + at_k, scale * load(sum_d_out_g_S_etc + at_k));
+            }
+            q_gradient.put(batch, time, d_q, first_of_group);
         }
         for (int64_t step = block_end - 1; step >= block_first; --step) {
             const Slot slot(work.block_slots + (step - block_first) * slot_numbers, dims);
@@ -211,34 +246,48 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real g = g_tensor.one(batch, time);
             const real beta = beta_tensor.one(batch, time);
             const real* d_out = out_d_out_tensor.view(work.d_out, batch, time);
-            real* d_q = work.d_q;
             real* d_k = work.d_k;
             real* d_v = v_gradient.open(work.d_v, batch, time);
             real* d_g = work.d_g;
             real* d_beta = work.d_beta;
+            if (step >= AHEAD) {
+                const int64_t later = sequence.at(step - AHEAD, call.reverse);
+                q_tensor.fetch(batch, later);
+                k_tensor.fetch(batch, later);
+                v_tensor.fetch(batch, later);
+                g_tensor.fetch(batch, later);
+                beta_tensor.fetch(batch, later);
+                out_d_out_tensor.fetch(batch, later);
+                k_gradient.fetch(batch, later);
+                v_gradient.fetch(batch, later);
+                g_gradient.fetch(batch, later);
+                beta_gradient.fetch(batch, later);
+            }
             const real exp_g_2 = rk_exp(g);
             const real exp_g = exp_g_2;
             const real g_beta = exp_g_2 * beta;
-            vec sum_k_d_S_scale_etc_sum[V_TILE / LANES];
-            for (vec& lane : sum_k_d_S_scale_etc_sum) lane = all(0);
-            vec sum_d_S_scale_q_etc_sum[V_TILE / LANES];
-            for (vec& lane : sum_d_S_scale_q_etc_sum) lane = all(0);
-            for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
+            vec d_out_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held[at_v / LANES] = load(d_out + at_v);
+            vec sum_k_d_S_scale_etc_sum[2][V_TILE / LANES];
+            for (vec& lane : sum_k_d_S_scale_etc_sum[0]) lane = all(0);
+            for (vec& lane : sum_k_d_S_scale_etc_sum[1]) lane = all(0);
+            const auto take_row_2 = [&](int64_t at_k, int turn) {
                 const real k_at_k = k[at_k];
                 const real value = scale * q[at_k];
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    const vec value_2 = load(d_S + at_k * V_TILE + at_v) + value * load(d_out + at_v);
-                    sum_k_d_S_scale_etc_sum[at_v / LANES] += k_at_k * value_2;
-                    sum_d_S_scale_q_etc_sum[at_v / LANES] += value_2 * load(S + at_k * V_TILE + at_v);
+                    const vec value_2 = k_at_k * (load(d_S + at_k * V_TILE + at_v) + value * d_out_held[at_v / LANES]);
+                    sum_k_d_S_scale_etc_sum[turn][at_v / LANES] += value_2;
                 }
+            };
+            for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
+                take_row_2(at_k, 0);
+                if (at_k + 1 < dims.K) take_row_2(at_k + 1, 1);
             }
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_d_S_scale_etc + at_v, sum_k_d_S_scale_etc_sum[at_v / LANES]);
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_d_S_scale_q_etc + at_v, sum_d_S_scale_q_etc_sum[at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_d_S_scale_etc + at_v, sum_k_d_S_scale_etc_sum[0][at_v / LANES] + sum_k_d_S_scale_etc_sum[1][at_v / LANES]);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
                 store(g_k + at_k, exp_g * load(k + at_k));
             }
             vec sum_k_d_S_scale_etc_3_lanes = all(0);
-            vec sum_d_S_scale_q_etc_2_lanes = all(0);
             vec sum_k_d_S_scale_etc_4_lanes = all(0);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                 const vec kept_0_at_v = load(kept_0 + at_v);
@@ -246,49 +295,59 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
                 const vec sum_k_d_S_scale_etc_at_v = load(sum_k_d_S_scale_etc + at_v);
                 const vec value_4 = beta * sum_k_d_S_scale_etc_at_v;
                 store(v_g_kept_0 + at_v, value_3);
-                sum_k_d_S_scale_etc_3_lanes += select(load_mask(mask_V + at_v), sum_k_d_S_scale_etc_at_v * kept_0_at_v, all(0));
-                sum_d_S_scale_q_etc_2_lanes += select(load_mask(mask_V + at_v), load(sum_d_S_scale_q_etc + at_v), all(0));
-                sum_k_d_S_scale_etc_4_lanes += select(load_mask(mask_V + at_v), sum_k_d_S_scale_etc_at_v * value_3, all(0));
+                sum_k_d_S_scale_etc_3_lanes += sum_k_d_S_scale_etc_at_v * kept_0_at_v;
+                sum_k_d_S_scale_etc_4_lanes += sum_k_d_S_scale_etc_at_v * value_3;
                 store(beta_sum_k_d_S_scale_etc + at_v, value_4);
                 store(d_v + at_v, value_4);
             }
             const real sum_k_d_S_scale_etc_3 = sum_lanes(sum_k_d_S_scale_etc_3_lanes);
-            const real sum_d_S_scale_q_etc_2 = sum_lanes(sum_d_S_scale_q_etc_2_lanes);
             const real sum_k_d_S_scale_etc_4 = sum_lanes(sum_k_d_S_scale_etc_4_lanes);
-            d_g[0] = exp_g * (-(beta * sum_k_d_S_scale_etc_3) + sum_d_S_scale_q_etc_2);
             d_beta[0] = sum_k_d_S_scale_etc_4;
+            vec d_out_held_2[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held_2[at_v / LANES] = load(d_out + at_v);
+            vec v_g_kept_0_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_g_kept_0_held[at_v / LANES] = load(v_g_kept_0 + at_v);
+            vec sum_k_d_S_scale_etc_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) sum_k_d_S_scale_etc_held[at_v / LANES] = load(sum_k_d_S_scale_etc + at_v);
+            vec beta_sum_k_d_S_scale_etc_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) beta_sum_k_d_S_scale_etc_held[at_v / LANES] = load(beta_sum_k_d_S_scale_etc + at_v);
+            vec sum_d_S_scale_q_etc_sum[V_TILE / LANES];
+            for (vec& lane : sum_d_S_scale_q_etc_sum) lane = all(0);
             for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
-                const real value_5 = beta * k[at_k];
-                const real value_6 = scale * q[at_k];
+                const real value_5 = scale * q[at_k];
                 const real g_k_at_k = g_k[at_k];
-                vec sum_d_out_g_S_etc_lanes = all(0);
                 vec sum_v_g_kept_0_etc_lanes = all(0);
                 vec sum_k_d_S_scale_etc_2_lanes = all(0);
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    const vec d_out_at_v = load(d_out + at_v);
-                    const vec S_at_k_v = load(S + at_k * V_TILE + at_v);
-                    const vec v_g_kept_0_at_v = load(v_g_kept_0 + at_v);
                     const vec d_S_at_k_v = load(d_S + at_k * V_TILE + at_v);
-                    const vec value_7 = d_S_at_k_v + value_6 * d_out_at_v;
-                    sum_d_out_g_S_etc_lanes += select(load_mask(mask_V + at_v), d_out_at_v * (exp_g * S_at_k_v + value_5 * v_g_kept_0_at_v), all(0));
-                    sum_v_g_kept_0_etc_lanes += select(load_mask(mask_V + at_v), v_g_kept_0_at_v * value_7, all(0));
-                    sum_k_d_S_scale_etc_2_lanes += select(load_mask(mask_V + at_v), load(sum_k_d_S_scale_etc + at_v) * S_at_k_v, all(0));
-                    store(d_S + at_k * V_TILE + at_v, -(g_k_at_k * load(beta_sum_k_d_S_scale_etc + at_v)) + exp_g * value_7);
+                    const vec value_6 = d_S_at_k_v + value_5 * d_out_held_2[at_v / LANES];
+                    const vec S_at_k_v = load(S + at_k * V_TILE + at_v);
+                    const vec value_7 = -(g_k_at_k * beta_sum_k_d_S_scale_etc_held[at_v / LANES]) + exp_g * value_6;
+                    sum_v_g_kept_0_etc_lanes += v_g_kept_0_held[at_v / LANES] * value_6;
+                    sum_k_d_S_scale_etc_2_lanes += sum_k_d_S_scale_etc_held[at_v / LANES] * S_at_k_v;
+                    sum_d_S_scale_q_etc_sum[at_v / LANES] += value_6 * S_at_k_v;
+                    store(d_S + at_k * V_TILE + at_v, value_7);
                 }
-                sum_d_out_g_S_etc[at_k] = sum_lanes(sum_d_out_g_S_etc_lanes);
-                sum_v_g_kept_0_etc[at_k] = sum_lanes(sum_v_g_kept_0_etc_lanes);
-                sum_k_d_S_scale_etc_2[at_k] = sum_lanes(sum_k_d_S_scale_etc_2_lanes);
+                store(sum_v_g_kept_0_etc_rows + at_k * LANES, sum_v_g_kept_0_etc_lanes);
+                store(sum_k_d_S_scale_etc_2_rows + at_k * LANES, sum_k_d_S_scale_etc_2_lanes);
             }
+            sum_rows(sum_v_g_kept_0_etc, sum_v_g_kept_0_etc_rows, dims.K_row);
+            sum_rows(sum_k_d_S_scale_etc_2, sum_k_d_S_scale_etc_2_rows, dims.K_row);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_d_S_scale_q_etc + at_v, sum_d_S_scale_q_etc_sum[at_v / LANES]);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
                 const vec value_8 = beta * load(sum_v_g_kept_0_etc + at_k) - g_beta * load(sum_k_d_S_scale_etc_2 + at_k);
-                store(d_q + at_k, scale * load(sum_d_out_g_S_etc + at_k));
                 store(d_k + at_k, value_8);
             }
-            q_gradient.add(batch, time, d_q);
-            k_gradient.add(batch, time, d_k);
+            vec sum_d_S_scale_q_etc_2_lanes = all(0);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
+                sum_d_S_scale_q_etc_2_lanes += load(sum_d_S_scale_q_etc + at_v);
+            }
+            const real sum_d_S_scale_q_etc_2 = sum_lanes(sum_d_S_scale_q_etc_2_lanes);
+            d_g[0] = exp_g * (-(beta * sum_k_d_S_scale_etc_3) + sum_d_S_scale_q_etc_2);
+            k_gradient.put(batch, time, d_k, first_of_group);
             v_gradient.close(d_v, batch, time);
-            g_gradient.add(batch, time, d_g);
-            beta_gradient.add(batch, time, d_beta);
+            g_gradient.put(batch, time, d_g, first_of_group);
+            beta_gradient.put(batch, time, d_beta, first_of_group);
             if (call.resets(sequence, time)) {
                 fill(d_S, dims.K * V_TILE, real(0));
             }
@@ -301,6 +360,14 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
 }  // namespace rekern
 
 using namespace rekern;
+
+// How many numbers of `saved` the forward pass fills and the gradient reads.
+extern "C" __attribute__((visibility("default"))) int64_t saved_size(const Call* call) {
+    const Sizes sizes(*call);
+    const Dims widest(*call, sizes, 0);
+    const int64_t units = call->units();
+    return call->heads * tile_count(*call, sizes) * (call->steps_before[units] / call->block + units) * state_size(widest);
+}
 
 // Runs the whole call. Returns 0, or 1 if there is no memory.
 extern "C" __attribute__((visibility("default"))) int run(const Call* call) {
@@ -333,12 +400,4 @@ extern "C" __attribute__((visibility("default"))) int run(const Call* call) {
         }
     }
     return failed;
-}
-
-// How many numbers of `saved` the forward pass fills and the gradient reads.
-extern "C" __attribute__((visibility("default"))) int64_t saved_size(const Call* call) {
-    const Sizes sizes(*call);
-    const Dims widest(*call, sizes, 0);
-    const int64_t units = call->units();
-    return call->heads * tile_count(*call, sizes) * (call->steps_before[units] / call->block + units) * state_size(widest);
 }

@@ -31,18 +31,28 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
         const real* v = v_tensor.view(work.v, batch, time);
         const real* g = g_tensor.view(work.g, batch, time);
         real* out = out_tensor.open(work.out, batch, time);
+        if (step + AHEAD < steps) {
+            const int64_t later = sequence.at(step + AHEAD, call.reverse);
+            q_tensor.fetch(batch, later);
+            k_tensor.fetch(batch, later);
+            v_tensor.fetch(batch, later);
+            g_tensor.fetch(batch, later);
+            out_tensor.fetch(batch, later);
+        }
         if (call.resets(sequence, time)) {
             fill(S, dims.K * V_TILE, real(0));
         }
         if (saved && step % call.block == 0) {
             Arena kept(saved);
-            copy(kept.take(dims.K * V_TILE), S, dims.K * V_TILE);
+            stream_copy(kept.take(dims.K * V_TILE), S, dims.K * V_TILE);
             saved += kept.used;
         }
 
         for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
             store(exp_g + at_k, rk_exp(load(g + at_k)));
         }
+        vec v_held[V_TILE / LANES];
+        for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_held[at_v / LANES] = load(v + at_v);
         vec sum_q_g_S_etc_sum[V_TILE / LANES];
         for (vec& lane : sum_q_g_S_etc_sum) lane = all(0);
         for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
@@ -51,7 +61,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real k_at_k = k[at_k];
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                 const vec S_at_k_v = load(S + at_k * V_TILE + at_v);
-                const vec value = exp_g_at_k * S_at_k_v + k_at_k * load(v + at_v);
+                const vec value = exp_g_at_k * S_at_k_v + k_at_k * v_held[at_v / LANES];
                 sum_q_g_S_etc_sum[at_v / LANES] += q_at_k * value;
                 store(S + at_k * V_TILE + at_v, value);
             }
@@ -62,5 +72,6 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
         }
         out_tensor.close(out, batch, time);
     }
+    stream_fence();
     S_last.write(sequence.state, 0, S);
 }
