@@ -24,7 +24,7 @@ Use = Literal[
     "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "d_weight", "vector",
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "step", "backward"]
-AHEAD = 8  # steps from asking for the rows of a step to reading them
+AHEAD = 4  # steps from asking for the rows of a step to reading them
 MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
 
 
