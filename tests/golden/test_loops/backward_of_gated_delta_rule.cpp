@@ -8,7 +8,7 @@
 namespace rekern {
 namespace {
 constexpr int64_t V_TILE = 64;  // columns of one task: sums over them stay in 4 registers
-constexpr int64_t AHEAD = 8;  // steps from asking for the rows of a step to reading them
+constexpr int64_t AHEAD = 4;  // steps from asking for the rows of a step to reading them
 
 // Lengths of whole axes.
 struct Sizes {
