@@ -29,12 +29,12 @@ WORDS_OF_TEMPLATES = """
     gather_rows group groups head heads int64_t ivec kept lane lanes later load load_mask mask memory needed
     next omp outer_products packed padded panel_size part prefetch products rank read real rekern reset restart
     reverse row rows run run_task saved saved_size scatter_rows scratch select sequence sequences size sizes
-    slot slot_numbers slot_size source state_size step steps steps_before store store_row stream take take_row
-    task tasks tile tile_count tiles time transpose transpose_in turn unit units vec view weight_memory
-    weight_size weights widest width work
+    slot slot_numbers slot_size source state_size step steps steps_before store store_row stream stream_copy
+    stream_fence sum_rows take task tasks tile tile_count tiles time transpose transpose_in turn unit units vec
+    view weight_memory weight_size weights widest width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
-ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|packed|panel|turned|lanes|at|to_\d+|TILE)$")
+ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|rows|held|packed|panel|turned|lanes|at|to_\d+|TILE)$")
 # What generated names look like, and what may be a macro. Nothing that is made begins with my_ and ends with _.
 MADE = re.compile(
     rf"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"

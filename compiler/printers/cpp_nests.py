@@ -94,7 +94,7 @@ class NestPrinter:
         values = ir.walk(s.value for s in nest.statements)
         work = sum(isinstance(n, ir.Apply) and n.free >= space for n in values) + len(joined)
         fits = 2 * len(joined) * vectors + SPARE_REGISTERS <= self.memory.registers
-        return 2 if joined and fits and work * vectors <= 2 * ADDITION_LATENCY * PER_CYCLE else 1
+        return 2 if joined and fits and work * vectors < 2 * ADDITION_LATENCY * PER_CYCLE else 1
 
     def _in_registers(self, s: Statement, bound: Index) -> bool:
         """Whether a sum stays in registers while the loop just outside the vector loop runs."""

@@ -143,7 +143,8 @@ class Pass:
 
     `load` and `store` move what outlives a step (states, or their cotangents and the sums of parameters);
     `reset` is done before a step (after it, in the backward pass) where a sequence restarts. `slot` lists what a
-    step hands to its gradient, `again` the step that is run a second time to get it.
+    step hands to its gradient, `again` the step that is run a second time to get it, `slots_read` whether the walk
+    backwards reads any of it.
     """
 
     name: PassName
@@ -172,6 +173,7 @@ class Pass:
     carried: tuple[str, ...]
     store: tuple[str, ...]
     weights: tuple[WeightProducts, ...] = ()
+    slots_read: bool = True
 
     @property
     def ahead(self) -> int:

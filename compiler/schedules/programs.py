@@ -148,6 +148,12 @@ class Programs:
         inputs = self.backstep.inputs.items()
         return frozenset(n for n, cells in inputs if not ir.operands_read(cells.values()) & later)
 
+    @property
+    def reads_slots(self) -> bool:
+        """Whether the walk backwards reads states or kept values, and not only what the block's second run found."""
+        names = {o.name for o in self.spec.states} | {k.name for k in self.backstep.kept}
+        return bool(ir.operands_read(a.value for a in self.backward.assigns) & names)
+
     def _found_again(self, cells: Mapping[Cell, Node]) -> dict[Cell, Node]:
         """The formulas with what is kept written out: the step computes it anyway."""
         kept: dict[Node, Node] = {}

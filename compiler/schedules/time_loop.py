@@ -107,6 +107,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         "backward",
         weights=_weight_products(b),
         params=params,
+        slots_read=programs.reads_slots,
         slot=_slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
         load=b.each_row(load, now=False),

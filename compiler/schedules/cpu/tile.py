@@ -71,7 +71,7 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
             ),
             Limit(
                 "block_in_cache",
-                (b + 1) * slot,
+                ((b + 1) if programs.reads_slots else 2) * slot,
                 at_most=max(cpu.l2_bytes * 5 // 8, 5 * (slot_rows * cpu.vector_bytes + slot_rest * number)),
                 unit="bytes",
                 reason=READ_BACK,
