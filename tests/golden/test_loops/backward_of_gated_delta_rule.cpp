@@ -198,15 +198,15 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             vec sum_k_S_sum[2][V_TILE / LANES];
             for (vec& lane : sum_k_S_sum[0]) lane = all(0);
             for (vec& lane : sum_k_S_sum[1]) lane = all(0);
-            const auto take_row_2 = [&](int64_t at_k, int turn) {
+            const auto take_row = [&](int64_t at_k, int turn) {
                 const real k_at_k = k[at_k];
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                     sum_k_S_sum[turn][at_v / LANES] += k_at_k * load(S + at_k * V_TILE + at_v);
                 }
             };
             for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
-                take_row_2(at_k, 0);
-                if (at_k + 1 < dims.K) take_row_2(at_k + 1, 1);
+                take_row(at_k, 0);
+                if (at_k + 1 < dims.K) take_row(at_k + 1, 1);
             }
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_S + at_v, sum_k_S_sum[0][at_v / LANES] + sum_k_S_sum[1][at_v / LANES]);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
@@ -268,22 +268,17 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real g_beta = exp_g_2 * beta;
             vec d_out_held[V_TILE / LANES];
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held[at_v / LANES] = load(d_out + at_v);
-            vec sum_k_d_S_scale_etc_sum[2][V_TILE / LANES];
-            for (vec& lane : sum_k_d_S_scale_etc_sum[0]) lane = all(0);
-            for (vec& lane : sum_k_d_S_scale_etc_sum[1]) lane = all(0);
-            const auto take_row_2 = [&](int64_t at_k, int turn) {
+            vec sum_k_d_S_scale_etc_sum[V_TILE / LANES];
+            for (vec& lane : sum_k_d_S_scale_etc_sum) lane = all(0);
+            for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
                 const real k_at_k = k[at_k];
                 const real value = scale * q[at_k];
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                     const vec value_2 = k_at_k * (load(d_S + at_k * V_TILE + at_v) + value * d_out_held[at_v / LANES]);
-                    sum_k_d_S_scale_etc_sum[turn][at_v / LANES] += value_2;
+                    sum_k_d_S_scale_etc_sum[at_v / LANES] += value_2;
                 }
-            };
-            for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
-                take_row_2(at_k, 0);
-                if (at_k + 1 < dims.K) take_row_2(at_k + 1, 1);
             }
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_d_S_scale_etc + at_v, sum_k_d_S_scale_etc_sum[0][at_v / LANES] + sum_k_d_S_scale_etc_sum[1][at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_d_S_scale_etc + at_v, sum_k_d_S_scale_etc_sum[at_v / LANES]);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
                 store(g_k + at_k, exp_g * load(k + at_k));
             }
