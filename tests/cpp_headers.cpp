@@ -49,6 +49,8 @@ void turn(real* y, int64_t ld, const void* x, int64_t rows, int64_t cols, int64_
     transpose_in(y, ld, x, rows, cols, row_stride, col_stride, dtype);
 }
 
+void join(real* y, const real* x, int64_t n) { sum_rows(y, x, n); }
+
 void product(real* y, int64_t y_ld, const real* x, int64_t x_ld, const real* panels, int rows, int64_t depth,
              int64_t width, int onto) {
     onto ? contract<true>(y, y_ld, x, x_ld, panels, rows, depth, width)

@@ -270,6 +270,15 @@ def test_blocks_are_transposed_whatever_their_strides(lib: Library, dtype: str, 
         assert (got[:, rows:padded] == 0).all() and (got[:, padded:] == 7).all()
 
 
+@pytest.mark.parametrize("count", (1, 4, 17, 64))
+def test_sums_of_rows_are_the_sums_of_their_lanes(lib: Library, count: int) -> None:
+    padded = -(-count // lib.lanes) * lib.lanes
+    rows = lib.array(np.random.default_rng(count).integers(-99, 99, size=(padded, lib.lanes)))
+    sums = lib.array(np.full(padded + 3, 7))
+    lib("join", sums, rows, count)
+    np.testing.assert_array_equal(sums, np.append(rows.sum(1), [7, 7, 7]))
+
+
 # ---- Products ------------------------------------------------------------------------------------
 
 
