@@ -21,6 +21,7 @@ from rekern.hwmodels import detect
 from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
+from rekern.runtime.memory import empty
 from rekern.runtime.scan import by_segment, cut, entries, exits
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import CpuPlan, Shape
@@ -187,7 +188,7 @@ class CpuExecutor:
         step, spec = self.spec.step, self.spec
         out_dtype = arguments.tensors[spec.of_kind("input")[0].name].dtype
         outputs = {
-            name: torch.empty(self._shape(arguments, ("B", "T", "H"), dims), dtype=out_dtype)
+            name: empty(self._shape(arguments, ("B", "T", "H"), dims), out_dtype)
             for name, dims in step.output_dims.items()
         }
         first = {o.name: arguments.state.get(o.name, self._initial(arguments, o)) for o in spec.states}
@@ -196,7 +197,7 @@ class CpuExecutor:
         last = {
             o.name: first[o.name]
             if o.name in own_memory
-            else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
+            else empty(self._shape(arguments, ("N", "H"), o.dims), arguments.real)
             for o in spec.states
         }
 
@@ -220,7 +221,7 @@ class CpuExecutor:
         saved = torch.empty(0, dtype=arguments.real)
         if record:
             size = built.library.saved_size(ctypes.addressof(call))
-            saved = torch.empty(size + 1, dtype=arguments.real)  # the last one: the threads that sizes follow from
+            saved = empty([size + 1], arguments.real)  # the last one: the threads that sizes follow from
             saved[-1] = request.threads
             call.saved = saved.data_ptr()
         launch(built.library, call)
@@ -276,7 +277,7 @@ class CpuExecutor:
         def memory(lead: tuple[str, ...], dims: tuple[Dim, ...], add: bool) -> Tensor:
             """Results: tasks that share a row of columns add into zeroed copies, one for each column group."""
             shape = self._shape(arguments, lead, dims)
-            return torch.zeros([parts, *shape], dtype=real) if add else torch.empty([1, *shape], dtype=real)
+            return torch.zeros([parts, *shape], dtype=real) if add else empty([1, *shape], real)
 
         d_inputs = {
             o.name: memory(("B", "T", "H"), o.dims, lane is not None and lane not in o.dims)
