@@ -30,6 +30,7 @@ class NestPrinter:
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
         self.masks: set[str] = set()
         self.ahead: list[Place] = []
+        self.walks: set[str] = set()
 
     def run(self) -> list[str]:
         values = [self.values.value(s.value) for s in self.nest.statements]
@@ -59,6 +60,9 @@ class NestPrinter:
 
     def _loop(self, index: Index) -> str:
         at = loop_variable(index)
+        if index == self.nest.lane and self.memory.streams is not None:
+            self.walks.add(index.dim)
+            return f"for (const int64_t {at} : walk_{index.dim})"
         if index == self.nest.lane:
             return f"for (int64_t {at} = 0; {at} < {self.memory.row(index.dim)}; {at} += LANES)"
         return f"for (int64_t {at} = 0; {at} < dims.{index.dim}; ++{at})"
@@ -84,7 +88,8 @@ class NestPrinter:
     def _access(self, s: Statement, place: str, lane: Index) -> tuple[str, str]:
         """What loads a vector of the target, and the beginning of what stores one."""
         if self.memory.layout(s.axes)[-1] == lane:
-            return f"load({place})", f"store({place}"
+            view = (self.memory.streams or {}).get(s.target)
+            return f"load({place})", f"{view}.store({place}" if view else f"store({place}"
         far = self.memory.far(s.axes, lane)
         return f"gather_rows({place}, {far})", f"scatter_rows({place}, {far}"
 

@@ -22,6 +22,7 @@ from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout, launch, prepare
 from rekern.runtime.memory import empty
+from rekern.runtime.saved import row_count, row_layout
 from rekern.runtime.scan import by_segment, cut, entries, exits
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import CpuPlan, Shape
@@ -201,8 +202,14 @@ class CpuExecutor:
             for o in spec.states
         }
 
+        streams = record and self.programs.streamed
+        saved = empty([row_count(self.programs, arguments, sizes.lanes) + 1 if streams else 0], arguments.real)
+
         def layout(slot: Slot) -> Layout | None:
             match slot.use:
+                case "saved":
+                    place = (slot.operand, slot.cell)
+                    return row_layout(self.programs, arguments, sizes.lanes, saved, place)
                 case "output":
                     return Layout(
                         outputs[slot.operand], ("B", "T", "H"), step.output_dims[slot.operand], slot.cell
@@ -218,12 +225,12 @@ class CpuExecutor:
         call, alive = prepare(
             built.view, arguments, run, run.tiles, layout, scalars, request.reset, request.reverse, None
         )
-        saved = torch.empty(0, dtype=arguments.real)
-        if record:
+        if record and not streams:
             size = built.library.saved_size(ctypes.addressof(call))
-            saved = empty([size + 1], arguments.real)  # the last one: the threads that sizes follow from
-            saved[-1] = request.threads
+            saved = empty([size + 1], arguments.real)
             call.saved = saved.data_ptr()
+        if record:
+            saved[-1] = request.threads  # sizes follow from it
         launch(built.library, call)
         del alive
         if in_place:
@@ -294,6 +301,8 @@ class CpuExecutor:
         def layout(slot: Slot) -> Layout | None:
             name = slot.operand
             match slot.use:
+                case "saved":
+                    return row_layout(self.programs, arguments, sizes.lanes, saved, (name, slot.cell))
                 case "d_output":
                     given = d_outputs[name]
                     return (

@@ -42,7 +42,16 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     lane = programs.lane
     tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1
     groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
-    run = RunSizes(values.get("rows", 1), values["block"], values.get("ahead", 1), columns, tiles, groups, shape.threads)
+    run = RunSizes(
+        values.get("rows", 1),
+        values["block"],
+        values.get("ahead", 1),
+        columns,
+        tiles,
+        groups,
+        shape.threads,
+        True,
+    )
     return CpuPlan(compiled, run)
 
 

@@ -15,7 +15,10 @@ from rekern.schedules.programs import Programs
 @dataclass(frozen=True)
 class RunSizes:
     """What a call is given: sequences of a task, steps of a block, steps whose products with inputs are done at once,
-    columns of a task, tasks along columns."""
+    columns of a task, tasks along columns.
+
+    past_caches: Whether results that are streamed are written past the caches.
+    """
 
     rows: int
     block: int
@@ -24,6 +27,7 @@ class RunSizes:
     tiles: int
     groups: int
     threads: int
+    past_caches: bool
 
 
 @dataclass(frozen=True)
