@@ -83,6 +83,7 @@ class StepText:
     early: list[Early] = field(default_factory=list)  # products that do not wait for the state
     beside: dict[str, Beside] = field(default_factory=dict)  # temporaries that share an array
     walks: set[str] = field(default_factory=set)  # axes along which rows are streamed
+    joins_lanes: bool = False  # whether what lies behind a row could get into a sum
 
 
 class StepPrinter:
@@ -129,6 +130,7 @@ class StepPrinter:
                 self.text.masks |= printer.masks
                 self.text.ahead.update(printer.ahead)
                 self.text.walks |= printer.walks
+                self.text.joins_lanes |= printer.joins_lanes
             for s in nest.statements:
                 if s.reduce is None and s.target[0] in self.loops.temporaries:
                     self.stored[s.value] = s.target[0]

@@ -246,7 +246,7 @@ class PassBuilder:
             arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
         construct = f"({', '.join(arguments)})"
         if written and self.programs.streamed:
-            construct = f" = Array{construct}.past_caches(call.past_caches)"
+            construct = f" = Array{construct}.written(call.past_caches)"
         view = View(name, slot, construct, len(dims), self.size(dims))
         self.views.append(view)
         return view
@@ -357,7 +357,6 @@ class PassBuilder:
         """
         whole = {a.target for a in program.assigns if not (adds and self._lacks_lane(a))}
         text = self.print(program, {place: view for place, view in rows_out.items() if place in whole}, early)
-        direction = self._direction()
         read = reads_in_step(program, {p.vector for p in text.early})
         declare: list[str] = []
         stage: list[str] = []
@@ -381,7 +380,7 @@ class PassBuilder:
             )
             flush.append(
                 f"{view.name}.{'add' if summed else 'close'}"
-                + (f"(batch, time, {here});" if summed else f"({here}, batch, time{direction});")
+                + (f"(batch, time, {here});" if summed else f"({here}, batch, time);")
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
         ahead = self._ahead(text, {**rows_in, **rows_out}, back)
@@ -396,10 +395,6 @@ class PassBuilder:
             tuple(text.lines),
             again,
         )
-
-    def _direction(self) -> str:
-        """The last argument of what moves a row, where rows are streamed."""
-        return ", falling" if self.programs.streamed else ""
 
     def _lacks_lane(self, assign: Assign) -> bool:
         return self.lane is not None and self.lane not in {i.dim for i in assign.axes}
@@ -430,10 +425,12 @@ class PassBuilder:
             return
         self.add_work(name, view.size)
         scratch = self.at(f"work.{name}", view.size)
+        copied = place in text.copied
+        how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, time);")
         stage.append(
-            f"{here} = {scratch};" if copied else f"{here} = {view.name}.view({scratch}, batch, time{self._direction()});"
+            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, batch, time);"
         )
 
     def params(self, *programs: Program) -> tuple[str, ...]:
