@@ -95,7 +95,8 @@ class CpuExecutor:
     def plan(self, arguments: Arguments, threads: int) -> CpuPlan:
         """The sizes of a call: solved once for each shape."""
         count = len(arguments.sequences)
-        shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double)
+        tokens = sum(steps for _, _, steps, _ in arguments.sequences)
+        shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double, tokens)
         return plan(self.programs, shape, detect())
 
     # -- schedule
