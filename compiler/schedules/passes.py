@@ -425,7 +425,6 @@ class PassBuilder:
             return
         self.add_work(name, view.size)
         scratch = self.at(f"work.{name}", view.size)
-        copied = place in text.copied
         how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, time);")

@@ -104,7 +104,7 @@ class Programs:
     def recording(self) -> Program:
         """New states, what the gradient reads again, and the outputs."""
         if self.streamed:
-            kept = {(k.name, ()): k.value for k in self.backstep.kept}
+            kept: dict[Place, Node] = {(k.name, ()): k.value for k in self.backstep.kept}
             assigns = [
                 Assign(place, axes, kept.get(place) or ir.read(place[0].removeprefix(SAVED), place[1], axes))
                 for place, axes in self.saved.items()
