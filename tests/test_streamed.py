@@ -112,6 +112,31 @@ def test_nothing_is_written_behind_a_row(past_caches: bool) -> None:
         assert torch.equal(together[n : n + 1], alone)
 
 
+@pytest.mark.parametrize("state", (False, True), ids=("from-zero", "from-a-state"))
+@pytest.mark.parametrize("spec", (zoo.hgrn, zoo.indrnn, zoo.rwkv4), ids=lambda spec: spec.name)
+def test_heads_are_columns_where_they_lie_side_by_side(spec: Recurrence, state: bool) -> None:
+    """Three heads at once, and one by one: the same numbers, states and gradients."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {o.name: [2, 5, 3, 20] if o.kind == "input" else [3, 20] for o in spec.of_kind("input", "param")}
+    given = {n: -torch.rand(shape, generator=generator) for n, shape in shapes.items()}
+    first = {o.name: torch.rand(2, 3, 20, generator=generator) for o in spec.states} if state else {}
+
+    kernel = Kernel(spec)
+
+    def results(heads: slice) -> list[Tensor]:
+        mine = {n: t[..., heads, :].clone().requires_grad_() for n, t in given.items()}
+        begin = {n: t[:, heads].clone().requires_grad_() for n, t in first.items()}
+        out, last = kernel(**mine, state=begin)
+        assert isinstance(out, Tensor)
+        grads = torch.autograd.grad(out.square().sum(), [*mine.values(), *begin.values()])
+        return [out, *last.values(), *grads]
+
+    together = results(slice(0, 3))
+    for head in range(3):
+        for all_heads, alone in zip(together, results(slice(head, head + 1)), strict=True):
+            assert torch.equal(all_heads[..., head : head + 1, :], alone)
+
+
 def test_only_what_the_gradient_reads_is_saved() -> None:
     @rk.recurrence
     def smoothed(h=State("D"), x=Input("D")):  # type: ignore[no-untyped-def]

@@ -20,6 +20,7 @@ from rekern.backends.cpp import Source, load_all
 from rekern.hwmodels import detect
 from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
+from rekern.runtime.heads import as_columns, as_heads, merged, merges
 from rekern.runtime.launch import Layout, launch, prepare
 from rekern.runtime.memory import empty
 from rekern.runtime.saved import row_count, row_layout
@@ -129,6 +130,11 @@ class CpuExecutor:
         in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
+        if not one_step and merges(self.programs, arguments):
+            heads, arguments = arguments.heads, merged(self.programs, arguments)
+            outputs, last, saved = self.forward(arguments, request, record)
+            outputs, last = ({n: as_heads(t, heads) for n, t in tensors.items()} for tensors in (outputs, last))
+            return outputs, last, saved
         segments = 1 if one_step else self.segments(arguments, request.threads)
         if segments == 1:
             return self.time_loop(arguments, request, record, one_step, in_place)
@@ -152,6 +158,12 @@ class CpuExecutor:
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cotangents of the inputs and parameters, and of the first states."""
+        if merges(self.programs, arguments):
+            heads, arguments = arguments.heads, merged(self.programs, arguments)
+            given = ({n: t if t is None else as_columns(t) for n, t in ts.items()} for ts in (d_outputs, d_last))
+            found = self.backward(arguments, request, *given, saved)
+            grads, d_first = ({n: as_heads(t, heads) for n, t in tensors.items()} for tensors in found)
+            return grads, d_first
         request = replace(request, threads=int(saved[-1]))
         segments = self.segments(arguments, request.threads)
         if segments == 1:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
-from rekern.ir import Index, Node, Read, Reduce
+from rekern.ir import Index, Node, Read, Reduce, Size
 from rekern.loops.program import Assign, Place, Program, Role
 from rekern.rules import STABLE, rewrite
 from rekern.spec import Recurrence, derived
@@ -64,6 +64,14 @@ class Programs:
     def streamed(self) -> bool:
         """Whether a step does little more than read rows and write rows, each number once: memory is the limit."""
         return self.keep == "steps" and not self.rows
+
+    @cached_property
+    def heads_are_columns(self) -> bool:
+        """Whether the heads of a call could be one with longer rows: operands are rows, formulas do not read lengths."""
+        spec = self.spec
+        dims = [o.dims for o in spec.operands] + list(spec.step.output_dims.values())
+        sizes = any(isinstance(node, Size) for node in ir.walk(spec.step.roots()))
+        return self.streamed and not sizes and all(d == (self.lane,) for d in dims)
 
     @cached_property
     def saved(self) -> Mapping[Place, tuple[Index, ...]]:
