@@ -133,8 +133,7 @@ class CpuExecutor:
         if not one_step and merges(self.programs, arguments):
             heads, arguments = arguments.heads, merged(self.programs, arguments)
             outputs, last, saved = self.forward(arguments, request, record)
-            outputs, last = ({n: as_heads(t, heads) for n, t in tensors.items()} for tensors in (outputs, last))
-            return outputs, last, saved
+            return as_heads(outputs, heads), as_heads(last, heads), saved
         segments = 1 if one_step else self.segments(arguments, request.threads)
         if segments == 1:
             return self.time_loop(arguments, request, record, one_step, in_place)
@@ -160,10 +159,10 @@ class CpuExecutor:
         """Cotangents of the inputs and parameters, and of the first states."""
         if merges(self.programs, arguments):
             heads, arguments = arguments.heads, merged(self.programs, arguments)
-            given = ({n: t if t is None else as_columns(t) for n, t in ts.items()} for ts in (d_outputs, d_last))
-            found = self.backward(arguments, request, *given, saved)
-            grads, d_first = ({n: as_heads(t, heads) for n, t in tensors.items()} for tensors in found)
-            return grads, d_first
+            grads, d_first = self.backward(
+                arguments, request, as_columns(d_outputs), as_columns(d_last), saved
+            )
+            return as_heads(grads, heads), as_heads(d_first, heads)
         request = replace(request, threads=int(saved[-1]))
         segments = self.segments(arguments, request.threads)
         if segments == 1:

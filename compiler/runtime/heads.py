@@ -7,13 +7,16 @@ results are the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import Tensor
 
 from rekern.runtime.arguments import Arguments
 from rekern.schedules.programs import Programs
 
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 def merges(programs: Programs, arguments: Arguments) -> bool:
     """Whether the heads of a call can be columns. It depends on nothing but what a call and its gradient share."""
@@ -30,18 +33,18 @@ def merged(programs: Programs, arguments: Arguments) -> Arguments:
     length = arguments.heads * arguments.sizes[programs.lane]
     return replace(
         arguments,
-        tensors={n: as_columns(t) for n, t in arguments.tensors.items()},
-        state={n: as_columns(t) for n, t in arguments.state.items()},
+        tensors=as_columns(arguments.tensors),
+        state=as_columns(arguments.state),
         sizes={**arguments.sizes, programs.lane: length},
         heads=1,
     )
 
 
-def as_columns(tensor: Tensor) -> Tensor:
-    """[..., H, D] as [..., 1, H * D]."""
-    return tensor.reshape(*tensor.shape[:-2], 1, -1)
+def as_columns(tensors: Mapping[str, MaybeTensor]) -> dict[str, MaybeTensor]:
+    """Each [..., H, D] as [..., 1, H * D]."""
+    return {n: t if t is None else t.reshape(*t.shape[:-2], 1, -1) for n, t in tensors.items()}
 
 
-def as_heads(tensor: Tensor, heads: int) -> Tensor:
-    """[..., 1, H * D] as [..., H, D]."""
-    return tensor.reshape(*tensor.shape[:-2], heads, -1)
+def as_heads(tensors: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
+    """Each [..., 1, H * D] as [..., H, D]."""
+    return {n: t.reshape(*t.shape[:-2], heads, -1) for n, t in tensors.items()}

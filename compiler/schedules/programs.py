@@ -67,7 +67,7 @@ class Programs:
 
     @cached_property
     def heads_are_columns(self) -> bool:
-        """Whether the heads of a call could be one with longer rows: operands are rows, formulas do not read lengths."""
+        """Whether the heads of a call could be one with longer rows: operands are rows, formulas read no length."""
         spec = self.spec
         dims = [o.dims for o in spec.operands] + list(spec.step.output_dims.values())
         sizes = any(isinstance(node, Size) for node in ir.walk(spec.step.roots()))
