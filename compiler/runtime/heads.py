@@ -42,9 +42,9 @@ def merged(programs: Programs, arguments: Arguments) -> Arguments:
 
 def as_columns(tensors: Mapping[str, MaybeTensor]) -> dict[str, MaybeTensor]:
     """Each [..., H, D] as [..., 1, H * D]."""
-    return {n: t if t is None else t.reshape(*t.shape[:-2], 1, -1) for n, t in tensors.items()}
+    return {n: t if t is None else t.flatten(-2).unsqueeze(-2) for n, t in tensors.items()}
 
 
 def as_heads(tensors: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
     """Each [..., 1, H * D] as [..., H, D]."""
-    return {n: t.reshape(*t.shape[:-2], heads, -1) for n, t in tensors.items()}
+    return {n: t.reshape(*t.shape[:-2], heads, t.shape[-1] // heads) for n, t in tensors.items()}
