@@ -23,8 +23,9 @@ WORDS_OF_CXX = """
 """
 WORDS_OF_TEMPLATES = """
     Arena Array Axis Call Dims Factors INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS Scratch Sequence
-    Sizes Slot Source Tensor Walk Weights Work accumulate active again ahead all arena at batch batch_rows block block_end
-    block_first block_slots call clear_row contract copy count dims element failed falling fill fill_in fill_mask
+    Sizes Slot Source Tensor Walk Weights Work accumulate active again ahead all arena at batch batch_rows block
+    block_end block_first block_slots call clear_row contract copy count dims element failed falling fill fill_in
+    fill_mask
     first first_column first_columns first_sequence free gather gather_rows group groups head heads
     int64_t ivec kept lane lanes load load_mask mask memory needed next omp outer_products packed padded panel_size part
     prefetch products rank read
