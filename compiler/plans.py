@@ -26,7 +26,7 @@ def generator() -> str:
     packages = (find_spec("rekern.solver"), find_spec("rekern.hwmodels"))
     places = (p for package in packages if package for p in package.submodule_search_locations or ())
     folders = [root / "schedules", *map(Path, places)]
-    return digest_of(*(f.read_text() for folder in folders for f in sorted(folder.glob("*.py"))))
+    return digest_of(*(f.read_text() for folder in folders for f in sorted(folder.rglob("*.py"))))
 
 
 def remembered(key: Mapping[str, object], choose: Callable[[], Mapping[str, int]]) -> dict[str, int]:

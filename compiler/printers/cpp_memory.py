@@ -24,11 +24,12 @@ class Beside:
 
 
 class Memory:
-    """The arrays of one step. `tile` names the compile-time row length of the lane, if it has one."""
+    """The arrays of one step; `tile` and `streams` as in `StepPrinter`."""
 
-    def __init__(self, loops: Loops, tile: Mapping[str, str]) -> None:
+    def __init__(self, loops: Loops, tile: Mapping[str, str], streams: Mapping[Place, str] | None = None) -> None:
         self.loops = loops
         self.tile = tile
+        self.streams = streams
         self.lane = loops.program.lane
         self.rows = loops.program.rows
         self.beside: dict[str, Beside] = {}

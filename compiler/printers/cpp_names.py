@@ -23,21 +23,22 @@ WORDS_OF_CXX = """
 """
 WORDS_OF_TEMPLATES = """
     Arena Array Axis Call Dims Factors INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS Scratch Sequence
-    Sizes Slot Source Tensor Weights Work accumulate active again ahead all arena at batch batch_rows block block_end
-    block_first block_slots call clear_row contract copy count dims element failed fill fill_in fill_mask
+    Sizes Slot Source Tensor Walk Weights Work accumulate active again ahead all arena at batch batch_rows block
+    block_end block_first block_slots call clear_row contract copy count dims element failed falling fill fill_in
+    fill_mask
     first first_column first_columns first_sequence free gather gather_rows group groups head heads
     int64_t ivec kept lane lanes load load_mask mask memory needed next omp outer_products packed padded panel_size part
     prefetch products rank read
     real rekern reset restart reverse row rows run run_task saved saved_size scatter_rows scratch select
     sequence sequences size sizes slot slot_numbers slot_size source state_size step steps steps_before
-    store store_row stream take task tasks tile tile_count tiles time transpose transpose_in unit units
+    store store_row stream stream_fence take task tasks tile tile_count tiles time transpose transpose_in unit units
     vec view weight_memory weight_size weights widest width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
-ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|packed|panel|turned|lanes|at|to_\d+|TILE)$")
+ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|rows|packed|panel|turned|lanes|at|to_\d+|TILE)$")
 # What generated names look like, and what may be a macro. Nothing that is made begins with my_ and ends with _.
 MADE = re.compile(
-    rf"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
+    rf"^(d|next|kept|saved|left|right|through|at|mask|walk|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
     r"|^[A-Z][A-Z0-9_]{2,}$"
 )
 

@@ -5,6 +5,8 @@ In: `Programs` and a `Shape`. Out: whole numbers.
 
 from __future__ import annotations
 
+import math
+
 from rekern.ir import Apply, walk
 from rekern.loops.order import arrange
 from rekern.loops.program import Program, is_early
@@ -18,7 +20,7 @@ ROW_OVERHEAD = 3.0  # cycles of a loop over rows of the state that do not depend
 
 def state_rows(programs: Programs, shape: Shape) -> int:
     """Rows along the lane (numbers, without one) of all states of one task."""
-    return sum(_rows(o.axes, programs.lane, shape) * _cells(o.dims) for o in programs.spec.states)
+    return sum(_rows(o.axes, programs.lane, shape) * cells(o.dims) for o in programs.spec.states)
 
 
 def slot_rows(programs: Programs, shape: Shape) -> int:
@@ -30,7 +32,7 @@ def slot_rows(programs: Programs, shape: Shape) -> int:
 def weight_numbers(programs: Programs, shape: Shape) -> int:
     """Numbers of all parameters with two axes or more."""
     found = (o for o in programs.spec.of_kind("param") if len(o.axes) > 1)
-    return sum(_rows(o.axes, None, shape) * _cells(o.dims) for o in found)
+    return sum(_rows(o.axes, None, shape) * cells(o.dims) for o in found)
 
 
 def early_weights(programs: Programs, shape: Shape) -> tuple[int, int]:
@@ -72,8 +74,6 @@ def _rows(axes: list[str] | tuple[str, ...], lane: str | None, shape: Shape) -> 
     return rows
 
 
-def _cells(dims: tuple[int | str, ...]) -> int:
-    cells = 1
-    for dim in dims:
-        cells *= dim if isinstance(dim, int) else 1
-    return cells
+def cells(dims: tuple[int | str, ...]) -> int:
+    """How many arrays the literal axes make of an operand."""
+    return math.prod(dim for dim in dims if isinstance(dim, int))
