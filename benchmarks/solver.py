@@ -194,7 +194,8 @@ def on_cpu(spec: str, machine: Machine) -> Posed:
     for work in workloads(find(spec)):
         for threads in sorted({1, machine.cpu.cores}):
             for dtype in ("float32", "float64"):
-                shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype == "float64")
+                tokens = work.batch * work.time
+                shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype == "float64", tokens)
                 yield {f"{dtype}, {threads} threads": cpu_problem(programs(work.spec), shape, machine)}
 
 

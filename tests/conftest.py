@@ -35,6 +35,7 @@ settings.load_profile("repeatable")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write golden files; then read the diff")
+    parser.addoption("--every-float", action="store_true", help="walk all 2^32 floats in test_cpp_floats.py")
 
 
 def is_xdist_worker(config: pytest.Config) -> bool:

@@ -45,11 +45,11 @@ class Build:
             )
             (folder / f"{name}.h").write_text(text)
 
-    def library(self, folder: Path) -> Path:
+    def library(self, folder: Path, source: Path = ENTRY_POINTS) -> Path:
         self.headers(folder)
         made = folder / "entry_points.so"
         options = (*FLAGS, *WARNINGS, f"-march={self.arch}", "-shared", "-fPIC", f"-I{folder}")
-        command = ["g++", *options, ENTRY_POINTS, "-o", made]
+        command = ["g++", *options, source, "-o", made]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             pytest.fail(done.stderr, pytrace=False)

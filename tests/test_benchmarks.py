@@ -138,6 +138,17 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     assert "hgrn" in done.stdout
 
 
+@pytest.mark.parametrize("kernel", ["linear_attention", "projected_lstm"])
+def test_the_table_of_goals_runs(kernel: str, tmp_path: Path) -> None:
+    out = tmp_path / "limits.json"
+    command = [sys.executable, ROOT / "benchmarks" / "limits.py", "--quick", "--only", kernel, "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    report = json.loads(out.read_text())
+    assert {row["kernel"] for row in report["results"]} == {kernel}
+    assert all(row["ratio"] > 0 and row["error"] < 1e-4 for row in report["results"])
+    assert "1 thread(s), allocator: kept" in done.stdout
+
+
 def test_the_benchmark_of_an_unknown_spec_fails(tmp_path: Path) -> None:
     described = importlib.util.spec_from_file_location("benchmarks_cpu", ROOT / "benchmarks" / "cpu.py")
     assert described is not None and described.loader is not None

@@ -29,7 +29,8 @@ def test_rankings(machine: str, golden: Golden) -> None:
         for load_of in workloads(zoo.load(name)):
             p = programs(load_of.spec)
             for threads in (1, 16):
-                shape = Shape.of(load_of.sizes, load_of.batch, load_of.heads, threads, double=False).bucket(p)
+                tokens = load_of.batch * load_of.time
+                shape = Shape.of(load_of.sizes, load_of.batch, load_of.heads, threads, False, tokens).bucket(p)
                 lines.append(f"{name} {load_of}, {threads} threads")
                 found = solve(problem(p, shape, load(machine)), TOP)
                 lines += [f"    {seconds(s.cost)}  {point(s.values)}" for s in found]

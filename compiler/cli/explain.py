@@ -103,5 +103,5 @@ def _gpu_call(work: Workload, machine: Machine, dtype: Dtype | None, gradient: b
 def _cpu_call(work: Workload, machine: Machine, dtype: Dtype, threads: int | None) -> CpuCall:
     assert machine.cpu is not None
     return CpuCall(
-        work.spec, work.sizes, work.batch, work.heads, str(dtype), threads or machine.cpu.cores, machine
+        work.spec, work.sizes, work.batch, work.heads, str(dtype), threads or machine.cpu.cores, machine, work.time
     )  # fmt: skip

@@ -76,7 +76,7 @@ class _Sizes:
 
 
 def _chosen(work: Workload, threads: int, dtype: Dtype) -> _Sizes:
-    shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype is Dtype.float64)
+    shape = Shape.of(work.sizes, work.batch, work.heads, threads, dtype is Dtype.float64, work.batch * work.time)
     made, machine = programs(work.spec), detect()
     segments = summaries(work.spec)
     reason = str(segments) if isinstance(segments, Reason) else ""

@@ -25,11 +25,12 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class CpuCall:
-    """One kind of call of one spec on a CPU; how many steps it has changes no size.
+    """One kind of call of one spec on a CPU.
 
     Args:
         lengths: Of every named axis of the spec.
         dtype: Of the operands; float64 is computed in float64, all others in float32.
+        time: Steps of a sequence. They change no size, only whether results go past the caches.
 
     Raises:
         PlanError: a length is missing or below 1, an axis or a dtype is unknown, the machine is no CPU.
@@ -42,6 +43,7 @@ class CpuCall:
     dtype: str
     threads: int
     machine: Machine
+    time: int = 1024
 
     def __post_init__(self) -> None:
         name, axes = self.spec.name, self.spec.axes
@@ -53,7 +55,7 @@ class CpuCall:
         for axis in axes:
             if axis not in self.lengths:
                 raise PlanError(f"{name}: axis {axis} has no length; give one: {axis}=64")
-        numbers = {**self.lengths, "batch": self.batch, "heads": self.heads, "threads": self.threads}
+        numbers = {**self.lengths, "batch": self.batch, "heads": self.heads, "threads": self.threads, "time": self.time}
         for what, value in numbers.items():
             if value < 1:
                 raise PlanError(f"{name}: {what} is {value}, expected at least 1")
@@ -69,7 +71,7 @@ def case(call: CpuCall) -> Case:
     """
     made = programs(call.spec)
     ordered = {axis: call.lengths[axis] for axis in call.spec.axes}
-    shape = Shape.of(ordered, call.batch, call.heads, call.threads, call.dtype == "float64")
+    shape = Shape.of(ordered, call.batch, call.heads, call.threads, call.dtype == "float64", call.batch * call.time)
     posed = problem(made, shape, call.machine)
     found = summaries(call.spec)
     return Case(

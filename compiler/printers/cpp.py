@@ -83,21 +83,33 @@ class StepText:
     ahead: set[Place] = field(default_factory=set)  # rows of the caller that are prefetched
     early: list[Early] = field(default_factory=list)  # products that do not wait for the state
     beside: dict[str, Beside] = field(default_factory=dict)  # temporaries that share an array
+    walks: set[str] = field(default_factory=set)  # axes along which rows are streamed
+    joins_lanes: bool = False  # whether what lies behind a row could get into a sum
 
 
 class StepPrinter:
     """Prints the nests of one step.
 
-    tile, vectors, registers: see `Memory`.
-    early: whether products with inputs are done outside the step.
+    Args:
+        tile: The name of the compile-time row length of the lane, if it has one.
+        vectors: How many vectors that is.
+        registers: How many the machine has.
+        streams: Where rows are streamed, the views that write them, by array; else None.
+        early: Whether products with inputs are done outside the step.
     """
 
     def __init__(
-        self, loops: Loops, tile: Mapping[str, str], vectors: int, registers: int, early: bool = False
+        self,
+        loops: Loops,
+        tile: Mapping[str, str],
+        vectors: int,
+        registers: int,
+        streams: Mapping[Place, str] | None = None,
+        early: bool = False,
     ) -> None:
         self.loops = loops
         self.early = early
-        self.memory = Memory(loops, tile, vectors, registers)
+        self.memory = Memory(loops, tile, vectors, registers, streams)
         self.text = StepText()
         arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
         arrays += [s.target for nest in loops.nests for s in nest.statements]
@@ -123,6 +135,8 @@ class StepPrinter:
                 self.text.masks |= printer.masks
                 self.text.ahead.update(printer.ahead)
                 self.text.row_sums |= printer.row_sums
+                self.text.walks |= printer.walks
+                self.text.joins_lanes |= printer.joins_lanes
             for s in nest.statements:
                 if s.reduce is None and s.target[0] in self.loops.temporaries:
                     self.stored[s.value] = s.target[0]

@@ -24,17 +24,21 @@ class Beside:
 
 
 class Memory:
-    """The arrays of one step.
+    """The arrays of one step; `tile`, `vectors`, `registers` and `streams` as in `StepPrinter`."""
 
-    `tile` names the compile-time row length of the lane, if it has one, `vectors` is how many vectors that is, and
-    `registers` how many the machine has.
-    """
-
-    def __init__(self, loops: Loops, tile: Mapping[str, str], vectors: int, registers: int) -> None:
+    def __init__(
+        self,
+        loops: Loops,
+        tile: Mapping[str, str],
+        vectors: int,
+        registers: int,
+        streams: Mapping[Place, str] | None = None,
+    ) -> None:
         self.loops = loops
         self.tile = tile
         self.vectors = vectors
         self.registers = registers
+        self.streams = streams
         self.lane = loops.program.lane
         self.rows = loops.program.rows
         self.beside: dict[str, Beside] = {}

@@ -23,9 +23,9 @@ WORDS_OF_CXX = """
 """
 WORDS_OF_TEMPLATES = """
     AHEAD Arena Array Axis Call Dims Factors INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS
-    Scratch Sequence Sizes Slot Source Tensor Weights Work accumulate active again ahead all arena at batch
+    Scratch Sequence Sizes Slot Source Tensor Walk Weights Work accumulate active again ahead all arena at batch
     batch_rows block block_end block_first block_slots call clear_row contract copy count dims element failed
-    fill fill_in fill_mask first first_column first_columns first_of_group first_sequence free gather
+    falling fill fill_in fill_mask first first_column first_columns first_of_group first_sequence free gather
     gather_rows group groups head heads int64_t ivec kept lane lanes later load load_mask mask memory needed
     next omp outer_products packed padded panel_size part prefetch products rank read real rekern reset restart
     reverse row rows run run_task saved saved_size scatter_rows scratch select sequence sequences size sizes
@@ -37,7 +37,7 @@ TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
 ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|rows|held|packed|panel|turned|lanes|at|to_\d+|TILE)$")
 # What generated names look like, and what may be a macro. Nothing that is made begins with my_ and ends with _.
 MADE = re.compile(
-    rf"^(d|next|kept|left|right|through|at|mask|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
+    rf"^(d|next|kept|saved|left|right|through|at|mask|walk|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
     r"|^[A-Z][A-Z0-9_]{2,}$"
 )
 

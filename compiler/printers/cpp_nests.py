@@ -26,7 +26,8 @@ class NestPrinter:
     """Prints one nest.
 
     `masks` are then the axes along which it sums lanes and has to leave some out, `row_sums` the arrays of vectors
-    that become sums of rows, with how many there are, `ahead` the rows that it prefetches.
+    that become sums of rows, with how many there are, `ahead` the rows that it prefetches, `walks` the axes of
+    streamed rows.
     """
 
     def __init__(self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest) -> None:
@@ -39,6 +40,8 @@ class NestPrinter:
         self.masks: set[str] = set()
         self.ahead: list[Place] = []
         self.row_sums: dict[str, str] = {}
+        self.walks: set[str] = set()
+        self.joins_lanes = False
 
     def run(self) -> list[str]:
         self.turns = self._turns()
@@ -120,6 +123,9 @@ class NestPrinter:
 
     def _loop(self, index: Index) -> str:
         at = loop_variable(index)
+        if index == self.nest.lane and self.memory.streams is not None:
+            self.walks.add(index.dim)
+            return f"for (const int64_t {at} : walk_{index.dim})"
         if index == self.nest.lane:
             return f"for (int64_t {at} = 0; {at} < {self.memory.row(index.dim)}; {at} += LANES)"
         return f"for (int64_t {at} = 0; {at} < dims.{index.dim}; ++{at})"
@@ -134,10 +140,13 @@ class NestPrinter:
         place = f"{base} + {offset}"
         wide = self.values.wide(s.value, value)
         lane = self.nest.lane
+        view = (self.memory.streams or {}).get(s.target)
         if self._is_local(s):
             body.append(f"const real {base} = {value};")
         elif lane is None:
             body.append(f"{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
+        elif view is not None and s.axes == (lane,):
+            body.append(f"{view}.store({base}, {offset}, {wide});")
         else:
             load, store = self._access(s, place, lane)
             body.append(f"{store}, {load} + {wide});" if s.add else f"{store}, {wide});")
@@ -165,6 +174,7 @@ class NestPrinter:
 
     def _join_lanes(self, s: Statement, operation: str, lane: Index, value: str) -> None:
         """A sum along the vector. Those of many rows wait as vectors in an array, to be joined many at a time."""
+        self.joins_lanes = True
         depth, start = self.text.depth, f"all({START[operation]})"
         base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
         total = self.names.fresh(f"{identifier(s.target)}_lanes")

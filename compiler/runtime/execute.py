@@ -20,8 +20,10 @@ from rekern.backends.cpp import Source, load_all
 from rekern.hwmodels import detect
 from rekern.render import headers_for, render
 from rekern.runtime.arguments import Arguments
+from rekern.runtime.heads import as_columns, as_heads, merged, merges
 from rekern.runtime.launch import Layout, launch, prepare
 from rekern.runtime.memory import empty
+from rekern.runtime.saved import row_count, row_layout
 from rekern.runtime.scan import by_segment, cut, entries, exits
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import CpuPlan, Shape
@@ -94,7 +96,8 @@ class CpuExecutor:
     def plan(self, arguments: Arguments, threads: int) -> CpuPlan:
         """The sizes of a call: solved once for each shape."""
         count = len(arguments.sequences)
-        shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double)
+        tokens = sum(steps for _, _, steps, _ in arguments.sequences)
+        shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double, tokens)
         return plan(self.programs, shape, detect())
 
     # -- schedule
@@ -127,6 +130,10 @@ class CpuExecutor:
         in_place: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Outputs, final states, and (`record`) what the gradient needs."""
+        if not one_step and merges(self.programs, arguments):
+            heads, arguments = arguments.heads, merged(self.programs, arguments)
+            outputs, last, saved = self.forward(arguments, request, record)
+            return as_heads(outputs, heads), as_heads(last, heads), saved
         segments = 1 if one_step else self.segments(arguments, request.threads)
         if segments == 1:
             return self.time_loop(arguments, request, record, one_step, in_place)
@@ -150,6 +157,12 @@ class CpuExecutor:
         saved: Tensor,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cotangents of the inputs and parameters, and of the first states."""
+        if merges(self.programs, arguments):
+            heads, arguments = arguments.heads, merged(self.programs, arguments)
+            grads, d_first = self.backward(
+                arguments, request, as_columns(d_outputs), as_columns(d_last), saved
+            )
+            return as_heads(grads, heads), as_heads(d_first, heads)
         request = replace(request, threads=int(saved[-1]))
         segments = self.segments(arguments, request.threads)
         if segments == 1:
@@ -197,12 +210,18 @@ class CpuExecutor:
         last = {
             o.name: first[o.name]
             if o.name in own_memory
-            else torch.empty(self._shape(arguments, ("N", "H"), o.dims), dtype=arguments.real)
+            else empty(self._shape(arguments, ("N", "H"), o.dims), arguments.real)
             for o in spec.states
         }
 
+        streams = record and self.programs.streamed
+        saved = empty([row_count(self.programs, arguments, sizes.lanes) + 1 if streams else 0], arguments.real)
+
         def layout(slot: Slot) -> Layout | None:
             match slot.use:
+                case "saved":
+                    place = (slot.operand, slot.cell)
+                    return row_layout(self.programs, arguments, sizes.lanes, saved, place)
                 case "output":
                     return Layout(
                         outputs[slot.operand], ("B", "T", "H"), step.output_dims[slot.operand], slot.cell
@@ -218,12 +237,12 @@ class CpuExecutor:
         call, alive = prepare(
             built.view, arguments, run, run.tiles, layout, scalars, request.reset, request.reverse, None
         )
-        saved = torch.empty(0, dtype=arguments.real)
-        if record:
+        if record and not streams:
             size = built.library.saved_size(ctypes.addressof(call))
-            saved = empty([size + 1], arguments.real)  # the last one: the threads that sizes follow from
-            saved[-1] = request.threads
+            saved = empty([size + 1], arguments.real)
             call.saved = saved.data_ptr()
+        if record:
+            saved[-1] = request.threads  # sizes follow from it
         launch(built.library, call)
         del alive
         if in_place:
@@ -296,6 +315,8 @@ class CpuExecutor:
         def layout(slot: Slot) -> Layout | None:
             name = slot.operand
             match slot.use:
+                case "saved":
+                    return row_layout(self.programs, arguments, sizes.lanes, saved, (name, slot.cell))
                 case "d_output":
                     given = d_outputs[name]
                     return (

@@ -46,6 +46,7 @@ class Call(ctypes.Structure):
         ("groups", LONG),
         ("reverse", LONG),
         ("threads", LONG),
+        ("past_caches", LONG),
     ]
 
 
@@ -145,6 +146,7 @@ def prepare(
         groups=groups,
         reverse=int(reverse),
         threads=run.threads,
+        past_caches=int(run.past_caches),
     )
     return call, [*alive, tensors, numbers, sizes, table, steps, reset, saved]
 

@@ -61,7 +61,7 @@ def _run_backward(
     cu_seqlens: Tensor | None,
     reset: Tensor | None,
     reverse: bool,
-    cotangents: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
     saved: Tensor,
     threads: int,
 ) -> list[Tensor]:
@@ -128,7 +128,7 @@ def _shape_backward(
     cu_seqlens: Tensor | None,
     reset: Tensor | None,
     reverse: bool,
-    cotangents: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
     saved: Tensor,
     threads: int,
 ) -> list[Tensor]:
@@ -139,10 +139,11 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, _ = inputs
     ctx.options = (kernel, len(operands), state_names, len(states), scalar_names, scalars, reverse)
     ctx.threads = torch.get_num_threads()
+    ctx.set_materialize_grads(False)  # zeros for `saved`, which nobody differentiates, would be as large as it is
     ctx.save_for_backward(*operands, *states, cu_seqlens, reset, output[-1])
 
 
-def _differentiate(ctx: Any, cotangents: list[Tensor]) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]:
     kernel, operand_count, state_names, state_count, scalar_names, scalars, reverse = ctx.options
     *tensors, cu_seqlens, reset, saved = ctx.saved_tensors
     operands, states = tensors[:operand_count], tensors[operand_count : operand_count + state_count]
@@ -179,7 +180,7 @@ CALL = (
 )
 LIBRARY = torch.library.Library("rekern", "DEF")
 LIBRARY.define(f"forward({CALL}, bool record) -> Tensor[]")
-LIBRARY.define(f"backward({CALL}, Tensor[] cotangents, Tensor saved, int threads) -> Tensor[]")
+LIBRARY.define(f"backward({CALL}, Tensor?[] cotangents, Tensor saved, int threads) -> Tensor[]")
 LIBRARY.impl("forward", _run_forward, "CPU")
 LIBRARY.impl("backward", _run_backward, "CPU")
 torch.library.register_fake("rekern::forward", _shape_forward, lib=LIBRARY)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from rekern import ir
 from rekern.loops.order import arrange
-from rekern.loops.program import Place, Program
+from rekern.loops.program import Assign, Place, Program
 from rekern.printers.cpp import Early, Packed, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
 from rekern.schedules.programs import Keep, Programs
@@ -21,7 +21,7 @@ from rekern.trace import cells_of
 
 Use = Literal[
     "input", "param", "state_in", "state_out", "output",
-    "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "d_weight", "vector",
+    "d_output", "d_state_out", "d_state_in", "d_input", "d_param", "d_weight", "vector", "saved",
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "step", "backward"]
 AHEAD = 4  # steps from asking for the rows of a step to reading them
@@ -144,7 +144,8 @@ class Pass:
     `load` and `store` move what outlives a step (states, or their cotangents and the sums of parameters);
     `reset` is done before a step (after it, in the backward pass) where a sequence restarts. `slot` lists what a
     step hands to its gradient, `again` the step that is run a second time to get it, `slots_read` whether the walk
-    backwards reads any of it.
+    backwards reads any of it. `walks` are the axes along which rows are streamed, in the direction in which the steps
+    are walked.
     """
 
     name: PassName
@@ -155,12 +156,14 @@ class Pass:
     axes: tuple[str, ...]
     lane: str | None
     rows: bool
+    streamed: bool
     scalars: tuple[str, ...]
     slots: tuple[Slot, ...]
     views: tuple[View, ...]
     work: tuple[WorkArray, ...]
     packed: tuple[Panels, ...]
     masks: tuple[str, ...]
+    walks: tuple[str, ...]
     temporaries: tuple[Pointer, ...]
     params: tuple[str, ...]
     slot: tuple[WorkArray, ...]
@@ -208,6 +211,7 @@ class PassBuilder:
         self.packed_slots: dict[Place, int] = {}
         self.masks: set[str] = set()
         self.temporaries: dict[str, Pointer] = {}
+        self.walks: set[str] = set()
 
     # -- memory
 
@@ -230,8 +234,23 @@ class PassBuilder:
 
     # -- tensors of the caller
 
-    def view(self, slot: Slot, dims: tuple[str, ...], *, mine: bool = False, suffix: str = "tensor") -> View:
-        """The view of a tensor. `mine`: only the first task of a row of columns reads or writes it."""
+    def view(
+        self,
+        slot: Slot,
+        dims: tuple[str, ...],
+        *,
+        mine: bool = False,
+        padded: bool = False,
+        written: bool = False,
+        suffix: str = "tensor",
+    ) -> View:
+        """The view of a tensor.
+
+        Args:
+            mine: Only the first task of a row of columns reads or writes it.
+            padded: Its rows have room for whole vectors.
+            written: A step writes it and nobody reads it soon.
+        """
         number = len(self.slots)
         self.slots.append(slot)
         name = f"{identifier((slot.operand, slot.cell))}_{suffix}"
@@ -239,11 +258,15 @@ class PassBuilder:
         arguments = [f"call.tensors[{number}]", "head", "group", "first_columns" if shared else "true"]
         order = sorted(range(len(dims)), key=lambda n: dims[n] == self.lane)
         if order:
-            parts = (
-                f"{{{n}, dims.{dims[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order
-            )
+            counts = {n: f"dims.{dims[n]}" for n in order}
+            if padded:
+                counts[order[-1]] = self.row(dims[order[-1]])
+            parts = (f"{{{n}, {counts[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
             arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
-        view = View(name, slot, f"({', '.join(arguments)})", len(dims), self.size(dims))
+        construct = f"({', '.join(arguments)})"
+        if written and self.programs.streamed:
+            construct = f" = Array{construct}.written(call.past_caches)"
+        view = View(name, slot, construct, len(dims), self.size(dims))
         self.views.append(view)
         return view
 
@@ -270,10 +293,12 @@ class PassBuilder:
             return (*first, *lines)
         return ("for (int row = 0; row < rows; ++row) {", *indent([*first, *lines]), "}")
 
-    def print(self, program: Program, early: bool) -> StepText:
+    def print(self, program: Program, results: Mapping[Place, View], early: bool) -> StepText:
+        """The text of `program`. Where rows are streamed, the views in `results` write their rows themselves."""
         loops = arrange(program)
-        registers = self.sizes.registers
-        text = StepPrinter(loops, self.tile, self.sizes.tile // self.sizes.lanes, registers, early).run()
+        streams = {place: view.name for place, view in results.items()} if self.programs.streamed else None
+        vectors = self.sizes.tile // self.sizes.lanes
+        text = StepPrinter(loops, self.tile, vectors, self.sizes.registers, streams, early).run()
         products = {name: product for product in text.early for name in product.targets}
         for name, axes in loops.temporaries.items():
             if axes or self.rows:
@@ -284,6 +309,7 @@ class PassBuilder:
             self.temporaries[name] = Pointer(name, f"work.{self.add_work(name, f'LANES * {count}')}")
         self.packed.update(text.packed)
         self.masks |= text.masks
+        self.walks |= text.walks
         return text
 
     def _temporary(
@@ -313,15 +339,18 @@ class PassBuilder:
         rows_in: Mapping[Place, View],
         rows_out: Mapping[Place, View],
         *,
+        adds: bool = False,
         back: bool = False,
         early: bool = False,
     ) -> Body:
         """The step of `program`.
 
+        adds: results without the lane are summed over the tasks of a row of columns.
         back: steps are walked from last to first.
         early: products with inputs are done for some steps at once.
         """
-        text = self.print(program, early)
+        whole = {a.target for a in program.assigns if not (adds and self._lacks_lane(a))}
+        text = self.print(program, {place: view for place, view in rows_out.items() if place in whole}, early)
         read = reads_in_step(program, {p.vector for p in text.early})
         declare: list[str] = []
         stage: list[str] = []
@@ -337,7 +366,7 @@ class PassBuilder:
             view = rows_out[assign.target]
             name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
             scratch = self.at(f"work.{name}", view.size)
-            summed = self._sums_columns(view, assign.axes)
+            summed = adds and self._lacks_lane(assign)
             if self.rows:
                 declare.append(f"real* {name}[{_pointers(assign.target, text)}];")
             here = f"{name}[row]" if self.rows else name
@@ -364,9 +393,8 @@ class PassBuilder:
             self._fetch(views, back),
         )
 
-    def _sums_columns(self, view: View, axes: tuple[ir.Index, ...]) -> bool:
-        """Whether a result is the sum of what the tasks of a row of columns find."""
-        return view.slot.use == "d_input" and self.lane is not None and self.lane not in {i.dim for i in axes}
+    def _lacks_lane(self, assign: Assign) -> bool:
+        return self.lane is not None and self.lane not in {i.dim for i in assign.axes}
 
     def _fetch(self, views: Iterable[View], back: bool) -> tuple[str, ...]:
         """Asks for the rows of a step to come, where a step is long enough to wait for them."""
@@ -403,10 +431,11 @@ class PassBuilder:
             return
         self.add_work(name, view.size)
         scratch = self.at(f"work.{name}", view.size)
+        how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, time);")
         stage.append(
-            f"{here} = {scratch};" if copied else f"{here} = {view.name}.view({scratch}, batch, time);"
+            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, batch, time);"
         )
 
     def params(self, *programs: Program) -> tuple[str, ...]:
@@ -456,12 +485,14 @@ class PassBuilder:
             axes=spec.axes,
             lane=self.lane,
             rows=self.rows,
+            streamed=self.programs.streamed,
             scalars=tuple(identifier((o.name, ())) for o in spec.of_kind("scalar")),
             slots=tuple(self.slots),
             views=tuple(self.views),
             work=tuple(self.work.values()),
             packed=tuple(map(self._panels, self.packed.values())),
             masks=tuple(sorted(self.masks)),
+            walks=tuple(sorted(self.walks)),
             temporaries=tuple(self.temporaries.values()),
             **parts,  # type: ignore[arg-type]
         )

@@ -1,7 +1,8 @@
 """The programs of a spec: what the forward step, the recording step and the backstep store.
 
-In: a `Recurrence`. Out: `Programs`. A recording step writes the new states beside the old ones and keeps what
-the gradient asked for; the backstep overwrites the cotangents of the states in place.
+In: a `Recurrence`. Out: `Programs`. A recording step keeps what the gradient asked for: it writes the new states
+beside the old ones, or, where rows are streamed, the old ones as rows like any output. The backstep overwrites the
+cotangents of the states in place.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
-from rekern.ir import Index, Node, Read, Reduce
+from rekern.ir import Index, Node, Read, Reduce, Size
 from rekern.loops.padding import Padding, initial, padding
 from rekern.loops.program import Assign, Place, Program, Role
 from rekern.rewrite import substitute
@@ -23,6 +24,7 @@ from rekern.trace import Cell, Dim, named
 
 Keep = Literal["blocks", "steps"]
 NEXT = "next:"  # the new value of a state, where the old one stays
+SAVED = "saved:"  # the value of a state before a step, as a row of its own for the gradient
 LEFT, RIGHT = "left:", "right:"  # the two sides of a weight's gradient, kept for one matrix product
 
 
@@ -61,6 +63,31 @@ class Programs:
         return "steps" if all(len(o.axes) <= 1 for o in self.spec.states) else "blocks"
 
     @property
+    def streamed(self) -> bool:
+        """Whether a step does little more than read rows and write rows, each number once: memory is the limit."""
+        return self.keep == "steps" and not self.rows
+
+    @cached_property
+    def heads_are_columns(self) -> bool:
+        """Whether the heads of a call could be one with longer rows: operands are rows, formulas read no length."""
+        spec = self.spec
+        dims = [o.dims for o in spec.operands] + list(spec.step.output_dims.values())
+        sizes = any(isinstance(node, Size) for node in ir.walk(spec.step.roots()))
+        return self.streamed and not sizes and all(d == (self.lane,) for d in dims)
+
+    @cached_property
+    def saved(self) -> Mapping[Place, tuple[Index, ...]]:
+        """Rows that a streamed step keeps: the old states and the sums that the gradient reads, with their axes."""
+        back = [*self.backstep.states.values(), *self.backstep.inputs.values(), *self.backstep.params.values()]
+        nodes = ir.walk([node for cells in back for node in cells.values()])
+        read = {(n.operand, n.component) for n in nodes if isinstance(n, Read)}
+        states = [((o.name, cell), o) for o in self.spec.states for cell in self.spec.step.states[o.name]]
+        return {
+            **{(SAVED + name, cell): ir.canonical_axes(o.axes) for (name, cell), o in states if (name, cell) in read},
+            **{(k.name, ()): k.axes for k in self.backstep.kept},
+        }
+
+    @property
     def tiled(self) -> bool:
         """Whether a task owns a fixed number of columns: there are other axes to walk for each of them."""
         return self.lane is not None and any(
@@ -80,10 +107,10 @@ class Programs:
         """What the arrays hold behind the last column of the lane.
 
         Operands and cotangents are read with zeros there. Of what steps write, it is the least that holds for
-        the first step and that a step keeps.
+        the first step and that a step keeps. Rows that are streamed are read with whatever lies behind them.
         """
         lane, spec, back = self.lane, self.spec, self.backstep
-        if lane is None:
+        if lane is None or self.streamed:
             return {}
         step = spec.step
         written: dict[str, list[Node]] = {o.name: [*step.states[o.name].values()] for o in spec.states}
@@ -109,7 +136,15 @@ class Programs:
 
     @cached_property
     def recording(self) -> Program:
-        """New states beside the old ones, what the gradient reads again, and the outputs."""
+        """New states, what the gradient reads again, and the outputs."""
+        if self.streamed:
+            kept: dict[Place, Node] = {(k.name, ()): k.value for k in self.backstep.kept}
+            assigns = [
+                Assign(place, axes, kept.get(place) or ir.read(place[0].removeprefix(SAVED), place[1], axes))
+                for place, axes in self.saved.items()
+            ]
+            results = [*self.spec.step.outputs, *(name for name, _ in self.saved)]
+            return self._program("recording", [*self.forward.assigns, *assigns], dict.fromkeys(results, "result"))
         silent = self.silent_recording
         return Program(
             f"{self.spec.name} recording",
@@ -221,7 +256,8 @@ class Programs:
         spec, back = self.spec, self.backstep
         assigns = [a for o in spec.states for a in _assigns(cotangent(o.name), o.dims, back.states[o.name])]
         roles: dict[str, Role] = dict.fromkeys((cotangent(o.name) for o in spec.states), "state")
-        roles.update(dict.fromkeys((k.name for k in back.kept), "state"))
+        kept = [*(k.name for k in back.kept), *(o.name for o in spec.states)]
+        roles.update(dict.fromkeys(kept, "row" if self.streamed else "state"))
         roles.update(dict.fromkeys(map(cotangent, spec.step.outputs), "row"))
         for o in spec.of_kind("input"):
             if o.name not in self.early:

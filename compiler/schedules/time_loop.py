@@ -10,7 +10,7 @@ from rekern.gradient import cotangent
 from rekern.loops.program import Place
 from rekern.printers.cpp import identifier, literal
 from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, PassName, Slot, View, WeightProducts, WorkArray
-from rekern.schedules.programs import Programs, decode
+from rekern.schedules.programs import SAVED, Programs, decode
 from rekern.trace import cells_of, named
 
 
@@ -20,13 +20,18 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
     "recording" also leaves every step's states and kept values in the caller's memory; "step" is one step alone.
     """
     recording = name == "recording"
+    slots = recording and not programs.streamed
     b = PassBuilder(programs, sizes)
     program = programs.recording if recording else programs.forward
     inputs = _input_views(b)
     results: dict[Place, View] = {}
     for output, dims in programs.spec.step.output_dims.items():
         for cell in cells_of(dims):
-            results[(output, cell)] = b.view(Slot("output", output, cell), tuple(named(dims)), mine=True)
+            results[(output, cell)] = b.view(
+                Slot("output", output, cell), tuple(named(dims)), mine=True, written=True
+            )
+    if recording and programs.streamed:
+        results |= _saved_views(b, mine=True)
     body = b.body(program, inputs, results, early=True)
     params = b.params(program)
     load, store, reset = [], [], []
@@ -37,12 +42,12 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
         store.append(f"{target.name}.write(sequence.state, 0, {b.at(array.name, array.size)});")
         reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, {literal(o.init)});")
-        if not recording:
+        if not slots:
             b.work[array.name] = array
     return b.finish(
         name,
         params=params,
-        slot=_slot(b) if recording else (),
+        slot=_slot(b) if slots else (),
         states=tuple(array for _, _, array in states),
         load=b.each_row(load, now=False),
         reset=_where_reset(b, reset),
@@ -68,16 +73,18 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
                 mine=True,
                 suffix=f"{identifier(place)}_tensor",
             )
+    if programs.streamed:
+        inputs |= {(n.removeprefix(SAVED), cell): view for (n, cell), view in _saved_views(b, mine=False).items()}
     results: dict[Place, View] = {}
     for o in spec.of_kind("input"):
         for place in b.cells(o):
             results[(cotangent(o.name), place[1])] = b.view(
-                Slot("d_input", *place), o.axes, suffix="gradient"
+                Slot("d_input", *place), o.axes, written=True, suffix="gradient"
             )
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
-    body = b.body(program, inputs, results, back=True)
-    again = b.body(programs.silent_recording, inputs, results) if programs.keep == "blocks" else None
+    body = b.body(program, inputs, results, adds=True, back=True)
+    again = b.body(programs.silent_recording, inputs, results, adds=True) if programs.keep == "blocks" else None
     used = (program, programs.silent_recording) if again else (program,)
     params = b.params(*used)
     load, store, reset, carried = [], [], [], []
@@ -108,7 +115,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         weights=_weight_products(b),
         params=params,
         slots_read=programs.reads_slots,
-        slot=_slot(b),
+        slot=() if programs.streamed else _slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
         load=b.each_row(load, now=False),
         reset=_where_reset(b, reset),
@@ -143,6 +150,16 @@ def _side(b: PassBuilder, word: str) -> Slot:
 def _input_views(b: PassBuilder) -> dict[Place, View]:
     return {
         place: b.view(Slot("input", *place), o.axes) for o in b.spec.of_kind("input") for place in b.cells(o)
+    }
+
+
+def _saved_views(b: PassBuilder, mine: bool) -> dict[Place, View]:
+    """The rows that a streamed step keeps for its gradient. `mine`: one task is in charge of those without columns."""
+    return {
+        place: b.view(
+            Slot("saved", *place), tuple(i.dim for i in axes), mine=mine, padded=True, written=True, suffix="rows"
+        )
+        for place, axes in b.programs.saved.items()
     }
 
 

@@ -6,7 +6,7 @@ In: `Programs`, the lengths of the axes, how many sequences, heads and threads t
 Three kinds of step want three problems. Where a task owns columns of a matrix state, the columns are a
 register tile and the steps of a block must stay in the second-level cache. Where batch rows share a weight,
 more rows of a task save reads of it and leave fewer tasks. Where a row of numbers is streamed, its columns
-are split only to feed the threads.
+are split only to feed the threads, and results go past the caches where they would not stay in them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,16 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     lane = programs.lane
     tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1
     groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
-    rows, ahead = values.get("rows", 1), values.get("ahead", 1)
-    run = RunSizes(rows, values["block"], ahead, columns, tiles, groups, shape.threads)
+    run = RunSizes(
+        values.get("rows", 1),
+        values.get("block", 1),
+        values.get("ahead", 1),
+        columns,
+        tiles,
+        groups,
+        shape.threads,
+        bool(values.get("past_caches", 0)),
+    )
     return CpuPlan(compiled, run)
 
 

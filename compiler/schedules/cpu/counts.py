@@ -5,6 +5,7 @@ In: `Programs` and a `Shape`. Out: whole numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rekern.ir import Apply, Read, walk
@@ -22,7 +23,7 @@ STEP_OVERHEAD = 150.0  # cycles of a step that depend on no axis: finding its ro
 
 def state_rows(programs: Programs, shape: Shape) -> int:
     """Rows along the lane (numbers, without one) of all states of one task."""
-    return sum(_rows(o.axes, programs.lane, shape) * _cells(o.dims) for o in programs.spec.states)
+    return sum(_rows(o.axes, programs.lane, shape) * cells(o.dims) for o in programs.spec.states)
 
 
 def slot_rows(programs: Programs, shape: Shape) -> int:
@@ -34,23 +35,23 @@ def slot_rows(programs: Programs, shape: Shape) -> int:
 def columns_and_rest(programs: Programs, shape: Shape, kept: bool) -> tuple[int, int]:
     """Of the states of one task (and of what else a step hands to its gradient, `kept`): rows along the lane, and
     numbers of arrays without it."""
-    found = [(o.axes, _cells(o.dims)) for o in programs.spec.states]
+    found = [(o.axes, cells(o.dims)) for o in programs.spec.states]
     found += [(tuple(i.dim for i in k.axes), 1) for k in programs.backstep.kept] if kept else []
-    rows = sum(_rows(axes, programs.lane, shape) * cells for axes, cells in found if programs.lane in axes)
-    numbers = sum(_rows(axes, None, shape) * cells for axes, cells in found if programs.lane not in axes)
+    rows = sum(_rows(axes, programs.lane, shape) * n for axes, n in found if programs.lane in axes)
+    numbers = sum(_rows(axes, None, shape) * n for axes, n in found if programs.lane not in axes)
     return rows, numbers
 
 
 def shared_numbers(programs: Programs, shape: Shape) -> int:
     """Numbers of a step's inputs without the lane: every tile of columns reads them, and adds to their cotangents."""
     found = (o for o in programs.spec.of_kind("input") if programs.lane not in o.axes)
-    return sum(_rows(o.axes, None, shape) * _cells(o.dims) for o in found)
+    return sum(_rows(o.axes, None, shape) * cells(o.dims) for o in found)
 
 
 def weight_numbers(programs: Programs, shape: Shape) -> int:
     """Numbers of all parameters with two axes or more."""
     found = (o for o in programs.spec.of_kind("param") if len(o.axes) > 1)
-    return sum(_rows(o.axes, None, shape) * _cells(o.dims) for o in found)
+    return sum(_rows(o.axes, None, shape) * cells(o.dims) for o in found)
 
 
 def early_weights(programs: Programs, shape: Shape) -> tuple[int, int]:
@@ -114,8 +115,6 @@ def _rows(axes: list[str] | tuple[str, ...], lane: str | None, shape: Shape) -> 
     return rows
 
 
-def _cells(dims: tuple[int | str, ...]) -> int:
-    cells = 1
-    for dim in dims:
-        cells *= dim if isinstance(dim, int) else 1
-    return cells
+def cells(dims: tuple[int | str, ...]) -> int:
+    """How many arrays the literal axes make of an operand."""
+    return math.prod(dim for dim in dims if isinstance(dim, int))

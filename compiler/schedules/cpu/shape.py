@@ -15,7 +15,10 @@ from rekern.schedules.programs import Programs
 @dataclass(frozen=True)
 class RunSizes:
     """What a call is given: sequences of a task, steps of a block, steps whose products with inputs are done at once,
-    columns of a task, tasks along columns."""
+    columns of a task, tasks along columns.
+
+    past_caches: Whether results that are streamed are written past the caches.
+    """
 
     rows: int
     block: int
@@ -24,6 +27,7 @@ class RunSizes:
     tiles: int
     groups: int
     threads: int
+    past_caches: bool
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,24 @@ class CpuPlan:
 
 @dataclass(frozen=True)
 class Shape:
-    """What sizes depend on: lengths of the axes, sequences, heads, threads, and whether in float64."""
+    """What sizes depend on: lengths of the axes, sequences, heads, threads, and whether in float64.
+
+    tokens: Steps of all sequences, up to twice as many: whether a call's data stay in the caches.
+    """
 
     lengths: tuple[tuple[str, int], ...]
     sequences: int
     heads: int
     threads: int
     double: bool
+    tokens: int
 
     @staticmethod
-    def of(lengths: Mapping[str, int], sequences: int, heads: int, threads: int, double: bool) -> Shape:
-        return Shape(tuple(lengths.items()), max(1, sequences), heads, threads, double)
+    def of(
+        lengths: Mapping[str, int], sequences: int, heads: int, threads: int, double: bool, tokens: int = 1
+    ) -> Shape:
+        doubled = 1 << max(0, tokens - 1).bit_length()
+        return Shape(tuple(lengths.items()), max(1, sequences), heads, threads, double, doubled)
 
     def bucket(self, programs: Programs) -> Shape:
         """The shape with the same best sizes: calls that only differ in batch or heads share a plan.
@@ -57,6 +68,8 @@ class Shape:
         """
         if programs.tiled:
             spare = max(1, self.threads // (self.sequences * self.heads))
-            return replace(self, sequences=1, heads=1, threads=1 << spare.bit_length() - 1)
+            return replace(self, sequences=1, heads=1, threads=1 << spare.bit_length() - 1, tokens=1)
         most = MOST_ROWS * self.threads if programs.rows else self.threads
-        return replace(self, sequences=min(self.sequences, most), heads=min(self.heads, self.threads))
+        heads = min(self.heads, self.threads)
+        tokens = self.tokens * self.heads // heads if programs.streamed else 1
+        return replace(self, sequences=min(self.sequences, most), heads=heads, tokens=tokens)
