@@ -383,8 +383,8 @@ class PassBuilder:
         moved = []
         for product in text.early:
             for name in product.targets:
-                place = f"{self.temporaries.pop(name).place} + step % call.ahead * count * {product.row}"
-                moved.append(f"real* {identifier((name, ()))} = {place};")
+                row = f"{self.temporaries.pop(name).place} + step % call.ahead * count * {product.row}"
+                moved.append(f"real* {identifier((name, ()))} = {row};")
         return Body(
             self._ahead_of_steps(text, rows_in),
             (*declare, *self.each_row(stage), *ahead, *moved),
