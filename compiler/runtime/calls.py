@@ -21,7 +21,7 @@ from rekern.runtime.execute import CpuExecutor
 from rekern.runtime.heads import merged, merges, row_of_columns, row_of_heads
 from rekern.runtime.signature import Key, Options, signature
 
-MOST_KINDS = 256
+MOST_KINDS = 64  # one with thousands of packed sequences takes some 100 KB
 MOST_COTANGENTS = 8
 Value = TypeVar("Value")
 

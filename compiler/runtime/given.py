@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rekern.errors import ArgumentError
-from rekern.runtime.arguments import check, check_operand_facts, dense_tensor, named_operands
+from rekern.runtime.arguments import check_operand_facts, dense_tensor, in_double, named_operands
 from rekern.spec import Recurrence
 
 Operand = Tensor | float | None
@@ -84,7 +84,7 @@ def check_in_place(
         raise ArgumentError(
             f"{name}: a step in place has no gradient; use torch.no_grad(), or in_place=False"
         )
-    real = check(spec, tensors, states).real
+    real = torch.float64 if in_double(spec, [*tensors.values(), *states.values()]) else torch.float32
     for o in spec.states:
         found = states[o.name].dtype if o.name in states else "missing"
         if found != real:

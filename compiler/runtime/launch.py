@@ -176,13 +176,13 @@ class Prepared:
         }
         for name, value in known.items():
             words[_word(name)] = value
-        self._words = words
+        self._words = bytes((LONG * len(words))(*words))
         self._fills = tuple(fills)
         self._frames: list[Frame] = [self._frame()]  # threads that call at one time have one each
         self.saved_size: int = built.library.saved_size(self._frames[0].address)
 
     def _frame(self) -> Frame:
-        words = (LONG * len(self._words))(*self._words)
+        words = (LONG * (len(self._words) // WORD)).from_buffer_copy(self._words)
         address = ctypes.addressof(words)
         for field, start in self._pointers:
             words[field] = address + WORD * start
