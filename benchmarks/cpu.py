@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import torch
 from rekern.cli.console import digits, plain, seconds, size, table, write
 from rekern.cli.machine import describe, slug
 from rekern.cli.measure import Measurement, measure
+from rekern.cli.overhead import ROUNDS, overheads
 from rekern.cli.specs import find
 from rekern.cli.workload import Workload, draw, family, workloads
 from rekern.errors import RekernError
@@ -46,6 +47,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--spec", action="append", help="a SPEC of the command line; repeat it (default: the zoo)")
     parser.add_argument("--seconds", type=float, default=4.0, help="for the rounds of one pass (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="short sequences and few rounds")
+    parser.add_argument("--only-overhead", action="store_true", help="only what a call costs beside the kernel")
     parser.add_argument("--no-first-call", action="store_true", help="leave out the first calls in fresh processes")
     parser.add_argument("--no-times", action="store_true", help="leave out the times, keep the first calls")
     parser.add_argument("--out", type=Path, help="the JSON file (default: results/<machine>/cpu.json beside this file)")
@@ -63,19 +65,23 @@ def main(given: Sequence[str] | None = None) -> int:
         "results": [],
         "memory": [],
         "first_call": [],
+        "call_overhead": [],
         "failed": [],
     }
     measured: list[Measurement] = []
     for name in options.spec or names():
         try:
-            if not options.no_times:
+            if not options.no_times and not options.only_overhead:
                 for work in sizes(name, options.quick):
                     load = os.getloadavg()[0]
                     found = measure(work, seconds=0.05 if options.quick else options.seconds)
                     measured += found
                     report["results"] += [{**m.as_json(), "load_average": load} for m in found]
                     report["memory"] += [memory(m) for m in found if m.passes == "forward+backward"]
-            if not options.no_first_call:
+            if not options.no_times:
+                found_overheads = overheads(find(name), rounds=3 if options.quick else ROUNDS)
+                report["call_overhead"] += [{"spec": name, **asdict(o)} for o in found_overheads]
+            if not options.no_first_call and not options.only_overhead:
                 report["first_call"].append(first_call(name, sizes(name, options.quick)[0]))
         except RekernError as error:  # one that fails is reported, and costs the others nothing
             report["failed"].append({"spec": name, "error": str(error)})
@@ -154,6 +160,10 @@ def print_all(report: dict[str, Any], measured: list[Measurement]) -> None:
         write("\nfirst call, forward and backward, beyond imports (wall time; CPU time of all processes)", style="bold")
         columns = ("spec", "nothing cached", "CPU", "cached", "CPU (cached)", "import rekern")
         table(columns, (first_row(f) for f in report["first_call"]), right=columns[1:], keep=columns)
+    if report["call_overhead"]:
+        write("\ncall overhead: microseconds above the library, B = T = H = 1, axes of 8", style="bold")
+        columns = ("spec", *dict.fromkeys(o["call"] for o in report["call_overhead"]))
+        table(columns, overhead_rows(report["call_overhead"]), right=columns[1:], keep=columns)
     below = list(below_goal(measured))
     if below:
         write(f"\nbelow the goal ({MATRIX_GOAL:g}x the loop with a matrix state, else {GOAL:g}x)", style="bold")
@@ -180,6 +190,11 @@ def memory_row(found: dict[str, Any]) -> tuple[str, ...]:
 def first_row(found: dict[str, Any]) -> tuple[str, ...]:
     times = [run[key] for run in (found["nothing_cached"], found["cached"]) for key in ("seconds", "cpu_seconds")]
     return found["spec"], *map(seconds, times), seconds(found["cached"]["rekern_import_seconds"])
+
+
+def overhead_rows(found: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for name in dict.fromkeys(o["spec"] for o in found):
+        yield name, *(f"{o['above']:.1f}" for o in found if o["spec"] == name)
 
 
 def below_goal(measured: list[Measurement]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from rekern.digests import digest_of
+from rekern.digests import digest_of_files
 from rekern.entries import path_of, read_entry, warn_damaged, write_entry
 from rekern.settings import Settings
 
@@ -21,12 +21,17 @@ SCHEMA = 1
 @cache
 def generator() -> str:
     """A digest of the code that makes choices: a plan of another version of it is another plan."""
-    root = Path(__file__).parent
+    return digest_of_files(generator_files())
+
+
+def generator_files() -> list[Path]:
+    """Every file that a choice may depend on, beside the machine files, which are in the key."""
     # found, not imported: sympy is slow
     packages = (find_spec("rekern.solver"), find_spec("rekern.hwmodels"))
     places = (p for package in packages if package for p in package.submodule_search_locations or ())
+    root = Path(__file__).parent
     folders = [root / "loops", root / "schedules", *map(Path, places)]
-    return digest_of(*(f.read_text() for folder in folders for f in sorted(folder.rglob("*.py"))))
+    return [file for folder in folders for file in sorted(folder.rglob("*.py"))]
 
 
 def remembered(key: Mapping[str, object], choose: Callable[[], Mapping[str, int]]) -> dict[str, int]:

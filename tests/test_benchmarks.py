@@ -133,6 +133,9 @@ def test_the_benchmark_runs(tmp_path: Path) -> None:
     assert {"cpu", "torch", "compiler", "environment"} <= report["machine"].keys()
     (memory,) = report["memory"]
     assert memory["kept_bytes"] > 0 < memory["all_states_bytes"]
+    calls = {o["call"]: o["inside"] for o in report["call_overhead"]}
+    assert calls.keys() == {"forward", "step", "step in place", "forward+backward"}
+    assert all(inside > 0 for inside in calls.values()), "the libraries were not timed"
     (first,) = report["first_call"]
     assert first["nothing_cached"]["seconds"] > 0 < first["cached"]["seconds"]
     assert "hgrn" in done.stdout

@@ -16,7 +16,7 @@ from rekern.gradient import cotangent, gradient
 from rekern.ir import Apply, Node, Number, Read
 from rekern.reference import StepFunction, axis_lengths, reference
 from rekern.runtime.arguments import check
-from rekern.runtime.execute import Request
+from rekern.runtime.signature import Options
 from rekern.spec import Input, Operand, Recurrence, State, Step, derived, recurrence, scalar_value
 from rekern.trace import Cell
 
@@ -181,8 +181,10 @@ def kept_numbers(spec: Recurrence, time: int, sizes: Mapping[str, int]) -> int:
     kernel = compile(spec)
     arguments = check(spec, operands, state)
     with threads(2):
-        _, _, saved = kernel.executor.forward(arguments, Request({}, None, False), record=True)
-    return saved.numel()
+        options = Options(False, 2, True, False, False, tuple(False for _ in spec.of_kind("scalar")))
+        saved = kernel.executor.forward_loop(arguments, None, options).saved
+    assert saved is not None
+    return saved.shape[0]
 
 
 matrix_states = [s for s in SPECS if any(len(o.axes) > 1 for o in s.states)]

@@ -244,6 +244,22 @@ def test_torch_compile_sees_one_node_and_gives_the_same() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_torch_compile_takes_a_step(in_place: bool) -> None:
+    operands, state = draw(zoo.gla, time=1)
+    kernel = compile(zoo.gla)
+    now = {n: t[:, 0].contiguous() for n, t in operands.items()}
+    expected, last = kernel.step(state=state, **now)
+
+    def step(first: Tensor, now: Values) -> tuple[Tensor | Values, Values]:
+        return kernel.step(state={"S": first}, in_place=in_place, **now)
+
+    here = state["S"].clone()
+    out, final = torch.compile(step, fullgraph=True, backend="aot_eager")(here, now)
+    assert torch.equal(only(out), only(expected)) and torch.equal(final["S"], last["S"])
+    assert torch.equal(here, last["S"] if in_place else state["S"])
+
+
 def test_the_operator_keeps_the_rules_of_torch() -> None:
     operands, state = draw(zoo.gla, time=3)
     kernel = compile(zoo.gla)

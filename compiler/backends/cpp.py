@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,8 +95,9 @@ def processor() -> str:
         return platform.processor()
 
 
-def digest(source: Source, tools: Toolchain) -> str:
-    """The name of the built library: a hash of all that it depends on."""
+def library_name(source: Source) -> str:
+    """Under what a built library is kept: a hash of all that it depends on."""
+    tools = toolchain()
     text = hashlib.blake2b(digest_size=16)
     for part in (source.text, *source.headers.values(), tools.version, *tools.flags, processor()):
         text.update(part.encode())
@@ -111,8 +112,8 @@ def build(source: Source) -> Path:
         BuildError: the compiler is missing or fails. The source is kept, and the message says where.
     """
     tools = toolchain()
-    name = digest(source, tools)
-    store = Settings.read().cache_dir / "cpp"
+    name = library_name(source)
+    store = _store()
     final = store / name
     if (final / LIBRARY).exists():
         return final / LIBRARY
@@ -126,6 +127,10 @@ def build(source: Source) -> Path:
             f"cannot keep kernels in {store}: {error}\nset REKERN_CACHE_DIR to a folder that can be written"
         ) from error
     return final / LIBRARY
+
+
+def _store() -> Path:
+    return Settings.read().cache_dir / "cpp"
 
 
 def _compile(source: Source, tools: Toolchain, store: Path, final: Path) -> None:
@@ -177,7 +182,16 @@ _loading = threading.Lock()
 
 def load(source: Source) -> ctypes.CDLL:
     """The library of `source`, built if need be, loaded once a process."""
-    path = build(source)
+    return _open(build(source))
+
+
+def stored(name: str) -> ctypes.CDLL | None:
+    """The library that is kept under `name`; None: it is not there."""
+    path = _store() / name / LIBRARY
+    return _open(path) if path in _loaded or path.exists() else None
+
+
+def _open(path: Path) -> ctypes.CDLL:
     with _loading:
         if path not in _loaded:
             library = ctypes.CDLL(str(path))
@@ -189,9 +203,9 @@ def load(source: Source) -> ctypes.CDLL:
         return _loaded[path]
 
 
-def load_all(sources: Sequence[Source]) -> list[ctypes.CDLL]:
-    """Several libraries, built side by side."""
-    if len(sources) == 1:
-        return [load(sources[0])]
-    with ThreadPoolExecutor(max_workers=min(len(sources), os.cpu_count() or 1)) as pool:
-        return list(pool.map(load, sources))
+@cache
+def builders() -> ThreadPoolExecutor:
+    """Threads that wait for compilers: as many as there are cores. A process that ends waits for them."""
+    if hasattr(os, "register_at_fork"):     # threads stay behind in the parent
+        os.register_at_fork(after_in_child=builders.cache_clear)
+    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="rekern-build")

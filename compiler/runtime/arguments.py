@@ -6,7 +6,7 @@ the spec. Every fault is an `ArgumentError` that quotes the operand and says wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -157,10 +157,14 @@ def check(
         raise ArgumentError(
             f"{spec.name}: reset is {reset.dtype} {_shape(reset)}, expected bool [{batch}, {time}]"
         )
-    double = any(t.dtype == torch.float64 for t in all_tensors.values()) or any(
-        o.dtype == "float64" for o in spec.states
+    return Arguments(
+        tensors, state, sizes, batch, time, total, sequences, in_double(spec, all_tensors.values())
     )
-    return Arguments(tensors, state, sizes, batch, time, total, sequences, double)
+
+
+def in_double(spec: Recurrence, tensors: Iterable[Tensor]) -> bool:
+    """Whether a call computes in float64: one operand or state that is in it is enough."""
+    return any(t.dtype == torch.float64 for t in tensors) or any(o.dtype == "float64" for o in spec.states)
 
 
 def _check_kind(spec: Recurrence, o: Operand, tensor: Tensor) -> None:

@@ -7,7 +7,6 @@ results are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -33,18 +32,18 @@ def merged(programs: Programs, arguments: Arguments) -> Arguments:
     length = arguments.heads * arguments.sizes[programs.lane]
     return replace(
         arguments,
-        tensors=as_columns(arguments.tensors),
-        state=as_columns(arguments.state),
+        tensors={n: row_of_columns(t) for n, t in arguments.tensors.items()},
+        state={n: row_of_columns(t) for n, t in arguments.state.items()},
         sizes={**arguments.sizes, programs.lane: length},
         heads=1,
     )
 
 
-def as_columns(tensors: Mapping[str, MaybeTensor]) -> dict[str, MaybeTensor]:
-    """Each [..., H, D] as [..., 1, H * D]."""
-    return {n: t if t is None else t.flatten(-2).unsqueeze(-2) for n, t in tensors.items()}
+def row_of_columns(tensor: MaybeTensor) -> MaybeTensor:
+    """[..., H, D] as [..., 1, H * D]."""
+    return tensor if tensor is None else tensor.flatten(-2).unsqueeze(-2)
 
 
-def as_heads(tensors: Mapping[str, Tensor], heads: int) -> dict[str, Tensor]:
-    """Each [..., 1, H * D] as [..., H, D]."""
-    return {n: t.reshape(*t.shape[:-2], heads, t.shape[-1] // heads) for n, t in tensors.items()}
+def row_of_heads(tensor: MaybeTensor, heads: int) -> MaybeTensor:
+    """[..., 1, H * D] as [..., H, D]."""
+    return tensor if tensor is None else tensor.reshape(*tensor.shape[:-2], heads, tensor.shape[-1] // heads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,19 @@ from rekern.errors import ArgumentError, BuildError
 from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
-from rekern.runtime.arguments import check, check_operand_facts, dense_tensor, named_operands
-from rekern.runtime.execute import CpuExecutor, Request
+from rekern.runtime.arguments import check, dense_tensor
+from rekern.runtime.calls import MOST_KINDS, CheckedCall, Latest
+from rekern.runtime.execute import CpuExecutor
+from rekern.runtime.given import Operand, check_facts, check_in_place, refuse_transforms, sort_operands
+from rekern.runtime.recorded import Recorded
+from rekern.runtime.signature import Key, Options, eager, plain, signature
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence
 
 Output = Tensor | dict[str, Tensor]
-Operand = Tensor | float | None
+NUMBERS = (float, int, type(None))
 
 
 class Kernel:
@@ -39,6 +44,14 @@ class Kernel:
         self.check_facts = check_facts
         self.executor = CpuExecutor(programs(spec))
         self.tensor_names = tuple(o.name for o in spec.of_kind("input", "param"))
+        self.state_names = tuple(o.name for o in spec.states)
+        self.scalar_names = tuple(o.name for o in spec.of_kind("scalar"))
+        self._no_states: list[Tensor | None] = [None] * len(self.state_names)
+        self._no_scalars: list[float | None] = [None] * len(self.scalar_names)
+        self._none_given = (False,) * len(self.scalar_names)
+        self._output_names = tuple(spec.step.output_dims)
+        self._single = spec.step.single_output
+        self._calls: Latest[CheckedCall] = Latest(MOST_KINDS)
         name = f"{spec.name}-{spec.meaning}"
         names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
         self.name = next(n for n in names if n not in ops.KERNELS)  # operators find a kernel by its name
@@ -73,7 +86,67 @@ class Kernel:
             ArgumentError: an operand does not fit the spec.
             BuildError: the compiler of this machine fails.
         """
+        if not torch.compiler.is_compiling() and eager():
+            again = self._again(operands, state, cu_seqlens, reset, reverse, one_step=False, in_place=False)
+            if again is not None:
+                return again
         return self._run(operands, state, cu_seqlens, reset, reverse)
+
+    def _again(
+        self,
+        operands: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        reverse: bool,
+        one_step: bool,
+        in_place: bool,
+    ) -> tuple[Output, dict[str, Tensor]] | None:
+        """The result of a call like one that was checked before; None: there is none, or this one is wrong."""
+        try:
+            tensors = [operands[n] for n in self.tensor_names]
+            first = [state.get(n) for n in self.state_names] if state else self._no_states
+            scalars, given = self._no_scalars, self._none_given
+            if len(operands) != len(tensors):   # scalars, or something unknown
+                scalars = [operands.get(n) for n in self.scalar_names]
+                given = tuple([v is not None for v in scalars])
+                if len(operands) != len(tensors) + sum(given) or not all([type(v) in NUMBERS for v in scalars]):
+                    return None
+            if state and len(state) != sum([t is not None for t in first]):
+                return None
+            record = torch.is_grad_enabled() and any([t.requires_grad for t in (*tensors, *first) if t is not None])
+            options = Options(reverse, torch.get_num_threads(), record, one_step, in_place, given)
+            call = self._calls.get(self.key(tensors, first, cu_seqlens, reset, options))
+        except (AttributeError, KeyError, TypeError, RuntimeError):     # whatever it is, the checks will tell
+            return None
+        if call is None or not call.plain:
+            return None
+        if self.check_facts:
+            check_facts(self.spec, self.by_name(tensors))
+        return self._direct(call, tensors, first, scalars, cu_seqlens, reset)
+
+    def _direct(
+        self,
+        call: CheckedCall,
+        operands: Sequence[Tensor],
+        first: Sequence[Tensor | None],
+        scalars: Sequence[float | None],
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        """Past torch's dispatcher."""
+        if call.options.record:
+            results = Recorded.apply(self, call, scalars, cu_seqlens, reset, *operands, *first)  # type: ignore[no-untyped-call]
+            count = len(self._output_names)
+            return self._named(results[:count], results[count:])
+        outputs, last, _ = call.forward(operands, first, scalars, reset)
+        return self._named(outputs, last)
+
+    def _named(
+        self, outputs: Sequence[Tensor], last: Sequence[Tensor]
+    ) -> tuple[Output, dict[str, Tensor]]:
+        final = dict(zip(self.state_names, last))
+        return (outputs[0] if self._single else dict(zip(self._output_names, outputs))), final
 
     def _run(
         self,
@@ -83,11 +156,11 @@ class Kernel:
         reset: Tensor | None,
         reverse: bool,
     ) -> tuple[Output, dict[str, Tensor]]:
-        tensors, scalars, states = self._sorted(operands, state)
+        tensors, scalars, states = sort_operands(self.spec, operands, state, self.check_facts)
         for what, given_tensor in (("cu_seqlens", cu_seqlens), ("reset", reset)):
             if given_tensor is not None:
                 dense_tensor(self.spec, what, given_tensor)
-        _refuse_transforms(self.spec.name)
+        refuse_transforms(self.spec.name)
         if not self._has_compiler():
             check(self.spec, self.by_name(tensors), states, cu_seqlens, reset)
             dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -100,6 +173,13 @@ class Kernel:
                 return out.to(like.dtype), last
             return {n: t.to(like.dtype) for n, t in out.items()}, last
         record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
+        if not torch.compiler.is_compiling() and eager():
+            first, values = self.states_in_order(states), self.scalars_in_order(scalars)
+            if plain([*tensors, *first, cu_seqlens, reset]):
+                options = self._options(reverse, record, values)
+                key = self.key(tensors, first, cu_seqlens, reset, options)
+                call = self.checked(key, tensors, first, cu_seqlens, reset, options)
+                return self._direct(call, tensors, first, values, cu_seqlens, reset)
         results = ops.forward(
             self.name,
             tensors,
@@ -112,10 +192,8 @@ class Kernel:
             reverse,
             record,
         )
-        names = list(self.spec.step.output_dims)
-        outputs = dict(zip(names, results, strict=False))
-        final = dict(zip((o.name for o in self.spec.states), results[len(names) :], strict=False))
-        return (outputs["out"] if self.spec.step.single_output else outputs), final
+        count = len(self._output_names)
+        return self._named(results[:count], results[count:-1])
 
     def step(
         self,
@@ -130,6 +208,11 @@ class Kernel:
         `in_place` updates the tensors of `state` and returns them (all states, float32 or float64 as the kernel
         keeps them, no gradient); otherwise they are left as they are and the step is differentiable.
         """
+        direct = not torch.compiler.is_compiling() and eager()
+        if direct:
+            again = self._again(operands, state, None, reset, False, one_step=True, in_place=in_place)
+            if again is not None:
+                return again
         inputs = {o.name for o in self.spec.of_kind("input")}
         for name, value in operands.items():
             if name in inputs and isinstance(value, Tensor):
@@ -143,94 +226,78 @@ class Kernel:
             n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()
         }
         restart = dense_tensor(self.spec, "reset", reset).unsqueeze(1) if reset is not None else None
-        tensors, scalars, states = self._sorted(longer, state)
+        tensors, scalars, states = sort_operands(self.spec, longer, state, self.check_facts)
         needs_gradient = torch.is_grad_enabled() and any(
             t.requires_grad for t in (*tensors, *states.values())
         )
         if in_place:
-            self._check_in_place(tensors, states, needs_gradient)
-        if needs_gradient or not self._has_compiler():
-            result, final = self._run(longer, state, None, restart, reverse=False)
-            outputs = {"out": result} if isinstance(result, Tensor) else result
-        else:
-            arguments = check(self.spec, self.by_name(tensors), states, None, restart)
-            request = Request(scalars, restart, reverse=False, threads=torch.get_num_threads())
-            outputs, final, _ = self.executor.forward(
-                arguments, request, record=False, one_step=True, in_place=in_place
-            )
+            check_in_place(self.spec, self.by_name(tensors), states, needs_gradient)
+        first, values = self.states_in_order(states), self.scalars_in_order(scalars)
+        if direct and not needs_gradient and self._has_compiler() and plain([*tensors, *first, reset]):
+            options = self._options(False, False, values)._replace(one_step=True, in_place=in_place)
+            without_time = [t.squeeze(1) if n in inputs else t for n, t in zip(self.tensor_names, tensors)]
+            key = self.key(without_time, first, None, reset, options)
+            call = self.checked(key, tensors, first, None, restart, options)
+            return self._direct(call, tensors, first, values, None, restart)
+        result, final = self._run(longer, state, None, restart, reverse=False)
+        outputs = {"out": result} if isinstance(result, Tensor) else result
         outputs = {n: t.squeeze(1) for n, t in outputs.items()}
-        return (outputs["out"] if self.spec.step.single_output else outputs), final
-
-    def _check_in_place(
-        self, tensors: Sequence[Tensor], states: Mapping[str, Tensor], gradient: bool
-    ) -> None:
-        name = self.spec.name
-        if gradient:
-            raise ArgumentError(
-                f"{name}: a step in place has no gradient; use torch.no_grad(), or in_place=False"
-            )
-        real = check(self.spec, self.by_name(tensors), states).real
-        for o in self.spec.states:
-            found = states[o.name].dtype if o.name in states else "missing"
-            if found != real:
-                raise ArgumentError(
-                    f"{name}: a step in place needs every state in {real}; {o.name!r} is {found}\n"
-                    f"pass the states that the kernel returned"
-                )
-            if any(n > 1 and s == 0 for n, s in zip(states[o.name].shape, states[o.name].stride())):
-                raise ArgumentError(
-                    f"{name}: a step in place cannot write state {o.name!r}, whose rows share memory; "
-                    f"pass a copy: state={{{o.name!r}: {o.name}.clone(), ...}}"
-                )
+        if in_place:
+            final = {n: states[n].copy_(t) for n, t in final.items()}
+        return (outputs["out"] if self._single else outputs), final
 
     # -- operands
 
     def by_name(self, operands: Sequence[Tensor]) -> dict[str, Tensor]:
         return dict(zip(self.tensor_names, operands, strict=True))
 
-    def states_by_name(self, names: str, states: Sequence[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(filter(None, names.split(",")), states, strict=True))
+    def states_in_order(self, states: Mapping[str, Tensor]) -> list[Tensor | None]:
+        return [states.get(n) for n in self.state_names]
 
-    def _sorted(
-        self, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None
-    ) -> tuple[list[Tensor], dict[str, float], dict[str, Tensor]]:
-        named_operands(self.spec, operands)
-        names = {o.name for o in self.spec.states}
-        if state is not None and not isinstance(state, Mapping):
-            raise ArgumentError(
-                f"{self.spec.name}: state is a {type(state).__name__}, expected a dict of tensors by name: "
-                f"{', '.join(names)}"
-            )
-        for n in state or {}:
-            if n not in names:
-                raise ArgumentError(
-                    f"{self.spec.name} has no state {n!r}; it has {', '.join(o.name for o in self.spec.states)}"
-                )
-        tensors: list[Tensor] = []
-        for n in self.tensor_names:
-            tensor = dense_tensor(self.spec, f"operand {n!r}", operands[n])
-            if self.check_facts:
-                check_operand_facts(self.spec, self.spec.operand(n), tensor)
-            tensors.append(tensor)
-        scalars = {}
-        for o in self.spec.of_kind("scalar"):
-            value = operands.get(o.name)
-            if value is None:
-                continue
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise ArgumentError(
-                    f"{self.spec.name}: scalar {o.name!r} has shape {list(value.shape)}, expected one number"
-                )
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise ArgumentError(
-                    f"{self.spec.name}: scalar {o.name!r} gets no gradient; declare it as a Param to train it"
-                )
-            if not isinstance(value, Tensor | int | float):
-                raise ArgumentError(f"{self.spec.name}: scalar {o.name!r} is {value!r}, expected a number")
-            scalars[o.name] = float(value)
-        given = {o.name: (state or {}).get(o.name) for o in self.spec.states}
-        states = {n: dense_tensor(self.spec, f"state {n!r}", t) for n, t in given.items() if t is not None}
-        return tensors, scalars, states
+    def scalars_in_order(self, scalars: Mapping[str, float]) -> list[float | None]:
+        return [scalars.get(n) for n in self.scalar_names]
+
+    # -- kinds of calls
+
+    def _options(self, reverse: bool, record: bool, scalars: Sequence[float | None]) -> Options:
+        given = tuple(v is not None for v in scalars)
+        return Options(reverse, torch.get_num_threads(), record, False, False, given)
+
+    def key(
+        self,
+        operands: Sequence[Tensor],
+        first: Sequence[Tensor | None],
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        options: Options,
+    ) -> Key:
+        """What tells kinds of calls apart; of `cu_seqlens` the numbers too, because sequences are laid out by them."""
+        if cu_seqlens is None:
+            return options, signature([*operands, *first, reset])
+        return options, signature([*operands, *first, reset, cu_seqlens]), tuple(cu_seqlens.tolist())
+
+    def checked(
+        self,
+        key: Key,
+        operands: Sequence[Tensor],
+        first: Sequence[Tensor | None],
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        options: Options,
+    ) -> CheckedCall:
+        """The kind of call that `key` stands for.
+
+        Raises:
+            ArgumentError: it is new, and its tensors do not fit.
+            BuildError: it is new, and the compiler of this machine fails.
+        """
+        call = self._calls.get(key)
+        if call is None:
+            states = {n: t for n, t in zip(self.state_names, first) if t is not None}
+            arguments = check(self.spec, self.by_name(operands), states, cu_seqlens, reset)
+            call = CheckedCall(self.executor, arguments, reset, options, plain([*operands, *first, cu_seqlens, reset]))
+            self._calls.put(key, call)
+        return call
 
     def _has_compiler(self) -> bool:
         if self._compiler is None:
@@ -264,19 +331,3 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<rekern.Kernel {self.spec.name}({', '.join(self.tensor_names)}) for the CPU>"
-
-
-def _refuse_transforms(name: str) -> None:
-    """torch.func would drop tangents and batch axes silently.
-
-    Raises:
-        ArgumentError: the call is inside torch.func.grad, jvp, vmap or a relative of these.
-    """
-    if torch.compiler.is_compiling():
-        return
-    dual = torch.autograd.forward_ad._current_level >= 0
-    if dual or torch._C._functorch.peek_interpreter_stack() is not None:
-        raise ArgumentError(
-            f"{name}: a kernel has no forward-mode derivative and no rule for torch.func transforms\n"
-            f"use backward() or torch.autograd.grad; for the rest, rekern.reference is plain torch"
-        )

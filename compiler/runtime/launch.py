@@ -1,7 +1,8 @@
-"""From tensors to one call of a compiled pass.
+"""From the addresses of tensors to one call of a compiled pass.
 
-In: a `Pass`, its library, checked `Arguments`, and the tensor for every slot. Out: the call's effect on the
-result tensors. The structs mirror templates/cpp/arrays.h.
+In: a built pass, checked `Arguments`, and how the tensor of every slot is laid out. Out: a `Prepared` pass, which
+fills in addresses and calls. All that depends on shapes only is written down once, because a call of a small problem
+takes less time than it takes to write it down. The structs mirror templates/cpp/arrays.h.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor
 
 from rekern.runtime.arguments import Arguments, longest_first
+from rekern.runtime.passes import BuiltPass
 from rekern.schedules.cpu.shape import RunSizes
-from rekern.schedules.passes import Pass, Slot
+from rekern.schedules.passes import Slot
 from rekern.trace import Dim
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 MOST_AXES = 4
 TENSOR_FIELDS = 7 + MOST_AXES
+WORD = 8
 LONG = ctypes.c_int64
 
 
@@ -52,21 +55,28 @@ class Call(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor of the caller is laid out: its implicit axes by name, then the axes of the operand."""
+    """How a tensor is laid out: its implicit axes by name, then the axes of the operand.
 
+    number: which of the addresses of a call is that of its first element.
+    tensor: one of its shape, strides and dtype; its numbers are not looked at.
+    offset: numbers from that address to the first element.
+    """
+
+    number: int
     tensor: Tensor
     lead: tuple[str, ...]
     dims: tuple[Dim, ...]
     cell: tuple[int, ...] = ()
+    offset: int = 0
 
 
-def record(layout: Layout, heads: int) -> list[int]:
-    """A tensor as the fields of `struct Tensor`."""
+def record(layout: Layout, heads: int) -> tuple[int, list[int]]:
+    """A tensor as the fields of `struct Tensor`; first what is to be added to its address."""
     tensor, lead = layout.tensor, layout.lead
     strides = tensor.stride()
     bytes_ = tensor.element_size()
     by_lead = {axis: strides[n] * bytes_ for n, axis in enumerate(lead)}
-    offset = 0
+    offset = layout.offset
     axes = []
     cell = iter(layout.cell)
     for n, dim in enumerate(layout.dims):
@@ -77,85 +87,129 @@ def record(layout: Layout, heads: int) -> list[int]:
             axes.append(stride)
     own_heads = tensor.shape[lead.index("H")] if "H" in lead else heads
     batch = by_lead.get("B", by_lead.get("N", by_lead.get("U", 0)))
-    address = tensor.data_ptr() + offset * bytes_ if tensor.numel() else 0
     padding = [0] * (MOST_AXES - len(axes))
-    part = (
-        by_lead["P"] if "P" in lead and tensor.shape[0] > 1 else 0
-    )  # one copy: column groups write side by side
-    group = heads // own_heads
-    return [
-        address,
+    return offset * bytes_, [
+        0,
         DTYPE_CODES[tensor.dtype],
-        part,
+        by_lead.get("P", 0),  # one copy for each column group: they write side by side
         batch,
         by_lead.get("T", 0),
         by_lead.get("H", 0),
-        group,
+        heads // own_heads,
         *axes,
         *padding,
     ]
 
 
-def prepare(
-    view: Pass,
-    arguments: Arguments,
-    run: RunSizes,
-    groups: int,
-    layout_of: Callable[[Slot], Layout | None],
-    scalars: Sequence[float],
-    reset: Tensor | None,
-    reverse: bool,
-    saved: Tensor | None,
-) -> tuple[Call, list[object]]:
-    """A call and everything that must live as long as it."""
-    fields: list[int] = []
-    alive: list[object] = []
-    for slot in view.slots:
-        layout = layout_of(slot)
-        if layout is None:
-            fields += [0] * TENSOR_FIELDS
-            fields[-TENSOR_FIELDS + 6] = 1
-        else:
-            fields += record(layout, arguments.heads)
-            alive.append(layout.tensor)
-    sequences = longest_first(arguments.sequences) if view.rows else list(arguments.sequences)
-    before = [0]
-    for first in range(0, len(sequences), run.rows):
-        before.append(before[-1] + sequences[first][2])
-    tensors = (LONG * len(fields))(*fields)
-    numbers = (ctypes.c_double * max(1, len(scalars)))(*scalars)
-    sizes = (LONG * max(1, len(view.axes)))(*(arguments.sizes[a] for a in view.axes))
-    table = (LONG * (4 * len(sequences)))(*(x for s in sequences for x in s))
-    steps = (LONG * len(before))(*before)
-    call = Call(
-        tensors=ctypes.addressof(tensors),
-        scalars=ctypes.addressof(numbers),
-        sizes=ctypes.addressof(sizes),
-        sequences=ctypes.addressof(table),
-        steps_before=ctypes.addressof(steps),
-        reset=reset.data_ptr() if reset is not None and reset.numel() else None,
-        reset_batch=reset.stride(0) if reset is not None else 0,
-        reset_time=reset.stride(1) if reset is not None else 0,
-        saved=saved.data_ptr() if saved is not None else None,
-        sequence_count=len(sequences),
-        heads=arguments.heads,
-        rows=run.rows,
-        block=run.block,
-        ahead=run.ahead,
-        columns=run.columns,
-        groups=groups,
-        reverse=int(reverse),
-        threads=run.threads,
-        past_caches=int(run.past_caches),
-    )
-    return call, [*alive, tensors, numbers, sizes, table, steps, reset, saved]
+@dataclass(frozen=True)
+class Frame:
+    """The structs of one call in memory. `scalars` is a view of the part that holds them."""
+
+    words: ctypes.Array[LONG]
+    scalars: ctypes.Array[ctypes.c_double]
+    address: int
 
 
-def launch(library: ctypes.CDLL, call: Call) -> None:
-    """Run the pass.
+class Prepared:
+    """A pass with all fields of its call filled in but the addresses of tensors and the values of scalars."""
 
-    Raises:
-        MemoryError: working memory could not be had.
-    """
-    if library.run(ctypes.addressof(call)) != 0:
-        raise MemoryError("no memory for the working arrays of a kernel")
+    def __init__(
+        self,
+        built: BuiltPass,
+        arguments: Arguments,
+        run: RunSizes,
+        groups: int,
+        layout_of: Callable[[Slot], Layout | None],
+        scalar_count: int,
+        reset: Tensor | None,
+        reverse: bool,
+        numbers: tuple[int, int],
+    ) -> None:
+        """`numbers`: which of the addresses of a call are those of `reset` and of the saved values."""
+        self._run = built.library.run
+        sequences = longest_first(arguments.sequences) if built.rows else list(arguments.sequences)
+        before = [0]
+        for first in range(0, len(sequences), run.rows):
+            before.append(before[-1] + sequences[first][2])
+        words = [0] * (ctypes.sizeof(Call) // WORD)
+        fills: list[tuple[int, int, int]] = []
+
+        def append(field: str, values: Sequence[int]) -> None:
+            self._pointers.append((_word(field), len(words)))
+            words.extend(values or [0])
+
+        self._pointers: list[tuple[int, int]] = []
+        fields: list[int] = []
+        for slot in built.interface.slots:
+            layout = layout_of(slot)
+            if layout is None:
+                fields += [0] * 6 + [1] + [0] * MOST_AXES
+                continue
+            if layout.tensor.numel():
+                offset, found = record(layout, arguments.heads)
+                fills.append((len(words) + len(fields), layout.number, offset))
+                fields += found
+            else:
+                fields += record(layout, arguments.heads)[1]
+        append("tensors", fields)
+        append("sizes", [arguments.sizes[axis] for axis in built.axes])
+        append("sequences", [x for s in sequences for x in s])
+        append("steps_before", before)
+        self._scalars_at, self._scalar_count = len(words), scalar_count
+        append("scalars", [0] * scalar_count)
+        if reset is not None and reset.numel():
+            fills.append((_word("reset"), numbers[0], 0))
+        fills.append((_word("saved"), numbers[1], 0))
+        known = {
+            "reset_batch": reset.stride(0) if reset is not None else 0,
+            "reset_time": reset.stride(1) if reset is not None else 0,
+            "sequence_count": len(sequences),
+            "heads": arguments.heads,
+            "rows": run.rows,
+            "block": run.block,
+            "ahead": run.ahead,
+            "columns": run.columns,
+            "groups": groups,
+            "reverse": int(reverse),
+            "threads": run.threads,
+            "past_caches": int(run.past_caches),
+        }
+        for name, value in known.items():
+            words[_word(name)] = value
+        self._words = bytes((LONG * len(words))(*words))
+        self._fills = tuple(fills)
+        self._frames: list[Frame] = [self._frame()]  # threads that call at one time have one each
+        self.saved_size: int = built.library.saved_size(self._frames[0].address)
+
+    def _frame(self) -> Frame:
+        words = (LONG * (len(self._words) // WORD)).from_buffer_copy(self._words)
+        address = ctypes.addressof(words)
+        for field, start in self._pointers:
+            words[field] = address + WORD * start
+        scalars = (ctypes.c_double * self._scalar_count).from_buffer(words, WORD * self._scalars_at)
+        return Frame(words, scalars, address)
+
+    def __call__(self, addresses: Sequence[int], scalars: Sequence[float]) -> None:
+        """Run the pass.
+
+        Raises:
+            MemoryError: working memory could not be had.
+        """
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = self._frame()
+        words = frame.words
+        for place, number, offset in self._fills:
+            words[place] = addresses[number] + offset
+        for n, value in enumerate(scalars):
+            frame.scalars[n] = value
+        failed = self._run(frame.address)
+        self._frames.append(frame)
+        if failed:
+            raise MemoryError("no memory for the working arrays of a kernel")
+
+
+def _word(field: str) -> int:
+    """Where a field of `struct Call` stands, in words."""
+    return int(getattr(Call, field).offset) // WORD

@@ -8,26 +8,29 @@ input, parameter and first state; a second derivative raises.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from rekern.errors import DoubleBackwardError
-from rekern.runtime.arguments import check
-from rekern.runtime.execute import Request
+from rekern.runtime.signature import Options, in_memory
 
 if TYPE_CHECKING:
     from rekern.runtime.kernel import Kernel
 
+T = TypeVar("T")
 KERNELS: weakref.WeakValueDictionary[str, Kernel] = weakref.WeakValueDictionary()
 
 
-def _request(
-    scalar_names: str, scalars: Sequence[float], reset: Tensor | None, reverse: bool, threads: int
-) -> Request:
-    return Request(dict(zip(filter(None, scalar_names.split(",")), scalars, strict=True)), reset, reverse, threads)
+def names_of(names: Iterable[str], values: Iterable[object]) -> str:
+    """The names of the values that are given, as operators take them."""
+    return ",".join(n for n, v in zip(names, values, strict=True) if v is not None)
+
+
+def _by_name(names: str, values: Sequence[T]) -> dict[str, T]:
+    return dict(zip(filter(None, names.split(",")), values, strict=True))
 
 
 def _run_forward(
@@ -44,11 +47,12 @@ def _run_forward(
 ) -> list[Tensor]:
     """Outputs, final states, saved values."""
     k = KERNELS[kernel]
-    arguments = check(k.spec, k.by_name(operands), k.states_by_name(state_names, states), cu_seqlens, reset)
-    outputs, last, saved = k.executor.forward(
-        arguments, _request(scalar_names, scalars, reset, reverse, torch.get_num_threads()), record
-    )
-    return [*outputs.values(), *last.values(), saved]
+    values = k.scalars_in_order(_by_name(scalar_names, scalars))
+    first = k.states_in_order(_by_name(state_names, states))
+    options = Options(reverse, torch.get_num_threads(), record, False, False, tuple(v is not None for v in values))
+    call = k.checked(k.key(operands, first, cu_seqlens, reset, options), operands, first, cu_seqlens, reset, options)
+    outputs, last, saved = call.forward(operands, first, values, reset)
+    return [*outputs, *last, torch.empty(0, dtype=call.real, device="cpu") if saved is None else saved]
 
 
 def _run_backward(
@@ -63,19 +67,17 @@ def _run_backward(
     reverse: bool,
     cotangents: Sequence[Tensor | None],
     saved: Tensor,
-    threads: int,
 ) -> list[Tensor]:
     """Cotangents of the operands, then of the first states that were given."""
     k = KERNELS[kernel]
-    given = k.states_by_name(state_names, states)
-    arguments = check(k.spec, k.by_name(operands), given, cu_seqlens, reset)
-    names = list(k.spec.step.output_dims)
-    d_outputs = dict(zip(names, cotangents[: len(names)], strict=True))
-    d_last = dict(zip((o.name for o in k.spec.states), cotangents[len(names) :], strict=True))
-    grads, d_first = k.executor.backward(
-        arguments, _request(scalar_names, scalars, reset, reverse, threads), d_outputs, d_last, saved
-    )
-    return [*(grads[n] for n in k.tensor_names), *(d_first[n].to(given[n].dtype) for n in given)]
+    values = k.scalars_in_order(_by_name(scalar_names, scalars))
+    first = k.states_in_order(_by_name(state_names, states))
+    # Sizes follow from the threads that the forward pass had.
+    options = Options(reverse, int(saved[-1]), True, False, False, tuple(v is not None for v in values))
+    call = k.checked(k.key(operands, first, cu_seqlens, reset, options), operands, first, cu_seqlens, reset, options)
+    given = [None if c is None else in_memory(c) for c in cotangents]
+    grads = call.backward(operands, first, values, reset, given, saved)
+    return [g for g in grads if g is not None]
 
 
 def _shape_forward(
@@ -91,7 +93,7 @@ def _shape_forward(
     record: bool,
 ) -> list[Tensor]:
     k = KERNELS[kernel]
-    tensors = k.by_name(operands)
+    tensors = dict(zip(k.tensor_names, operands, strict=True))
     sizes: dict[str, int] = {}
     for o in k.spec.of_kind("input", "param"):
         sizes.update(
@@ -130,7 +132,6 @@ def _shape_backward(
     reverse: bool,
     cotangents: Sequence[Tensor | None],
     saved: Tensor,
-    threads: int,
 ) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (*operands, *states)]
 
@@ -138,7 +139,6 @@ def _shape_backward(
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     kernel, operands, state_names, states, scalar_names, scalars, cu_seqlens, reset, reverse, _ = inputs
     ctx.options = (kernel, len(operands), state_names, len(states), scalar_names, scalars, reverse)
-    ctx.threads = torch.get_num_threads()
     ctx.set_materialize_grads(False)  # zeros for `saved`, which nobody differentiates, would be as large as it is
     ctx.save_for_backward(*operands, *states, cu_seqlens, reset, output[-1])
 
@@ -159,7 +159,6 @@ def _differentiate(ctx: Any, cotangents: list[Tensor | None]) -> tuple[Any, ...]
         reverse,
         list(cotangents[:-1]),
         saved,
-        ctx.threads,
     )
     nothing = [None] * len(scalars)
     return None, grads[:operand_count], None, grads[operand_count:], None, nothing, None, None, None, None
@@ -180,7 +179,7 @@ CALL = (
 )
 LIBRARY = torch.library.Library("rekern", "DEF")
 LIBRARY.define(f"forward({CALL}, bool record) -> Tensor[]")
-LIBRARY.define(f"backward({CALL}, Tensor?[] cotangents, Tensor saved, int threads) -> Tensor[]")
+LIBRARY.define(f"backward({CALL}, Tensor?[] cotangents, Tensor saved) -> Tensor[]")
 LIBRARY.impl("forward", _run_forward, "CPU")
 LIBRARY.impl("backward", _run_backward, "CPU")
 torch.library.register_fake("rekern::forward", _shape_forward, lib=LIBRARY)

@@ -1,53 +1,58 @@
 """Where the rows lie that a streamed forward pass keeps for its gradient.
 
-In: `Programs`, the checked `Arguments` of a call, numbers of a vector. Out: how many numbers all rows take, and the
-layout of each kind of row in the tensor that holds them. Rows have room for whole vectors, so that a kernel uses them
-where they are.
+In: the rows that a pass keeps, the checked `Arguments` of a call, numbers of a vector. Out: how many numbers all rows
+take, and the layout of each kind of row in the memory that holds them. Rows have room for whole vectors, so that a
+kernel uses them where they are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from rekern.loops.program import Place
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.launch import Layout
-from rekern.schedules.programs import Programs
+from rekern.runtime.passes import SavedRow
 
 LEAD = ("B", "T", "H")
 
 
-def row_count(programs: Programs, arguments: Arguments, lanes: int) -> int:
-    """Numbers of all rows together."""
-    return sum(math.prod(_shape(programs, arguments, lanes, place)) for place in programs.saved)
+@dataclass(frozen=True)
+class SavedRows:
+    """All rows of a call, one kind of row after the other. `lane`: the axis that lies last in each."""
 
+    rows: Sequence[SavedRow]
+    lane: str | None
+    arguments: Arguments
+    lanes: int
 
-def row_layout(programs: Programs, arguments: Arguments, lanes: int, saved: Tensor, place: Place) -> Layout:
-    """Where the rows of `place` lie in `saved`: one kind of row after the other."""
-    first = 0
-    for other in programs.saved:
-        shape = _shape(programs, arguments, lanes, other)
-        if other == place:
-            break
-        first += math.prod(shape)
-    axes, order = programs.saved[place], _memory_order(programs, place)
-    tensor = saved[first : first + math.prod(shape)].view(shape)
-    if axes:
-        tensor = tensor.permute(0, 1, 2, *(3 + order.index(n) for n in range(len(axes))))
-    return Layout(tensor, LEAD, tuple(i.dim for i in axes))
+    def count(self) -> int:
+        """Numbers of all rows together."""
+        return sum(math.prod(self._shape(axes)) for _, axes in self.rows)
 
+    def layout(self, place: Place, number: int) -> Layout:
+        """Where the rows of `place` lie. `number`: which of the addresses of a call is that of the memory."""
+        first = 0
+        for other, axes in self.rows:
+            shape = self._shape(axes)
+            if other == place:
+                break
+            first += math.prod(shape)
+        tensor = torch.empty(shape, dtype=self.arguments.real, device="meta")
+        order = self._memory_order(axes)
+        if axes:
+            tensor = tensor.permute(0, 1, 2, *(3 + order.index(n) for n in range(len(axes))))
+        return Layout(number, tensor, LEAD, axes, offset=first)
 
-def _memory_order(programs: Programs, place: Place) -> list[int]:
-    """The axes of a row as they lie: the lane last."""
-    axes = programs.saved[place]
-    return sorted(range(len(axes)), key=lambda n: axes[n].dim == programs.lane)
+    def _memory_order(self, axes: Sequence[str]) -> list[int]:
+        return sorted(range(len(axes)), key=lambda n: axes[n] == self.lane)
 
-
-def _shape(programs: Programs, arguments: Arguments, lanes: int, place: Place) -> list[int]:
-    """[B, T, H, ...], the last axis rounded up to whole vectors; a single number takes a vector too."""
-    axes = programs.saved[place]
-    lengths = [arguments.sizes[axes[n].dim] for n in _memory_order(programs, place)] or [1]
-    lengths[-1] = -(-lengths[-1] // lanes) * lanes
-    return [arguments.batch, arguments.time, arguments.heads, *lengths]
+    def _shape(self, axes: Sequence[str]) -> list[int]:
+        """[B, T, H, ...], the last axis rounded up to whole vectors; a single number takes a vector too."""
+        lengths = [self.arguments.sizes[axes[n]] for n in self._memory_order(axes)] or [1]
+        lengths[-1] = -(-lengths[-1] // self.lanes) * self.lanes
+        return [self.arguments.batch, self.arguments.time, self.arguments.heads, *lengths]

@@ -80,7 +80,7 @@ def exits(d_last: Mapping[str, Tensor], segments: int, run_back: RunBack, none: 
     found = {n: [t] for n, t in d_last.items()}
     for g in range(segments - 1, 0, -1):
         here = {
-            n: constant[n][:, g] + sum((factors[s][n][:, g] * here[s] for s in here), torch.zeros(()))
+            n: constant[n][:, g] + sum((factors[s][n][:, g] * here[s] for s in here), torch.zeros((), device="cpu"))
             for n in here
         }
         for n, t in here.items():

@@ -11,6 +11,7 @@ are split only to feed the threads, and results go past the caches where they wo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -31,15 +32,12 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
     Raises:
         rekern.solver.Infeasible: no size fits the machine.
     """
-    assert machine.cpu is not None
     bucket = shape.bucket(programs)
     key = {"spec": programs.spec.meaning, "shape": bucket, "machine": machine.resource_vector()}
     values = remembered(key, lambda: solution(programs, bucket, machine).values)
-    real = "double" if shape.double else "float"
-    lanes = machine.cpu.vector_bytes // (8 if shape.double else 4)
-    cpu = machine.cpu
-    compiled = CpuSizes(real, cpu.vector_bytes, values.get("vectors", 0) * lanes, cpu.vector_registers)
-    columns = compiled.tile or values.get("columns", lanes)
+    untiled = _untiled(shape.double, machine)
+    compiled = replace(untiled, tile=values.get("vectors", 0) * untiled.lanes)
+    columns = compiled.tile or values.get("columns", compiled.lanes)
     lane = programs.lane
     tiles = -(-dict(shape.lengths)[lane] // columns) if lane is not None else 1
     groups = min(tiles, -(-shape.threads // (shape.sequences * shape.heads)))
@@ -54,6 +52,17 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
         bool(values.get("past_caches", 0)),
     )
     return CpuPlan(compiled, run)
+
+
+def compiled_sizes(programs: Programs, double: bool, machine: Machine) -> CpuSizes | None:
+    """What is compiled in whatever the lengths of a call; None where a register tile depends on them."""
+    return None if programs.tiled else _untiled(double, machine)
+
+
+def _untiled(double: bool, machine: Machine) -> CpuSizes:
+    assert machine.cpu is not None
+    cpu = machine.cpu
+    return CpuSizes("double" if double else "float", cpu.vector_bytes, 0, cpu.vector_registers)
 
 
 def solution(programs: Programs, shape: Shape, machine: Machine) -> Solution:
