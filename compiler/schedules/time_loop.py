@@ -9,7 +9,8 @@ from __future__ import annotations
 from rekern.gradient import cotangent
 from rekern.loops.program import Place
 from rekern.printers.cpp import identifier, literal
-from rekern.schedules.passes import CpuSizes, Pass, PassBuilder, PassName, Slot, View, WeightProducts, WorkArray
+from rekern.schedules.builder import PassBuilder
+from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot, View, WeightProducts, WorkArray
 from rekern.schedules.programs import SAVED, Programs, decode
 from rekern.trace import cells_of, named
 
