@@ -57,6 +57,8 @@ def ranked(problem: Problem, domains: Domains, positions: Positions) -> list[tup
     """The values at some positions, the cheapest first; equal costs in the order of positions."""
     columns = [domain.values for domain in domains.values()]
     choices = [tuple(values[i] for values, i in zip(columns, row, strict=True)) for row in positions.tolist()]
+    if len(choices) == 1:
+        return choices
     order = np.lexsort((*positions.T[::-1], rounded(cost_of(problem, choices))))
     return [choices[i] for i in order]
 

@@ -24,7 +24,7 @@ TARGETS = {"avx512": (64, "x86-64-v4", 6, 4), "avx2": (32, "x86-64-v3", 6, 2)}
 def products(name: str, passes: str, target: str, folder: Path) -> list[Loop]:
     """The inner loops of a pass that are made of multiply-adds."""
     vector_bytes, architecture, _, _ = TARGETS[target]
-    sizes = CpuSizes("float", vector_bytes, 0)
+    sizes = CpuSizes("float", vector_bytes, 0, 32 if vector_bytes == 64 else 16)
     make = backward_pass if passes == "backward" else forward_pass
     view = make(programs(zoo.load(name)), sizes)
     loops = inner_loops(Source(name, render(view), headers_for(sizes)), folder, architecture)

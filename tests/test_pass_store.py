@@ -26,7 +26,7 @@ from rekern.spec import derived
 from source_tree import modules
 from test_architecture import inside, reached_from
 
-SIZES = CpuSizes("float", 32, 0)
+SIZES = CpuSizes("float", 32, 0, 16)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[pytest.MonkeyPatch], tuple[Programs, CpuSizes, Pass
     "another name": lambda m: (
         programs(derived("other", zoo.hgrn.operands, zoo.hgrn.step)), SIZES, "forward",
     ),
-    "other sizes": lambda m: (programs(zoo.hgrn), CpuSizes("double", 32, 0), "forward"),
+    "other sizes": lambda m: (programs(zoo.hgrn), CpuSizes("double", 32, 0, 16), "forward"),
     "another generator": lambda m: (
         m.setattr(passes, "generator", lambda: "other") or programs(zoo.hgrn), SIZES, "forward",
     ),
