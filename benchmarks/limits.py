@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,9 @@ from rekern.cli.candidates import Role
 from rekern.cli.console import digits, plain, seconds, table, write
 from rekern.cli.machine import describe, slug
 from rekern.cli.measure import PassName, measure
-from rekern.cli.timing import Samples, estimate, interleave
+from rekern.cli.timing import clock, estimate, interleave
 from rekern.cli.workload import Workload
+from rekern.errors import RekernError
 from rekern.hwmodels import detect
 from rekern.math import sigmoid, tanh
 from rekern.spec import Input, Param, State, recurrence
@@ -91,9 +95,9 @@ GOALS = (
     Goal("hgrn", "forward", "loop", 6, 10, SCAN),
     Goal("hgrn", "forward", "torch", 15, 40, SCAN),
     Goal("hgrn", "forward+backward", "loop", 4, 8, SCAN),
+    Goal("projected_lstm", "forward", "nn", 1.0, 1.25, (*ROWS[1:4], *ONE)),
 )
-PROJECTED = (*ROWS[1:4], *ONE)
-PROJECTED_LEAST, PROJECTED_AIM = 1.0, 1.25
+MOST_BYTES = 12 << 30  # of address space for a row
 
 
 @recurrence
@@ -111,7 +115,6 @@ def main(given: Sequence[str] | None = None) -> int:
     options = arguments(given)
     if options.allocator == "kept" and any(os.environ.get(name) != value for name, value in KEPT.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT})
-    torch.set_num_threads(options.threads)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -119,18 +122,27 @@ def main(given: Sequence[str] | None = None) -> int:
         "allocator": options.allocator,
         "threads": options.threads,
         "results": [],
+        "failed": [],
     }
     suffix = "" if options.allocator == "kept" and options.threads == 1 else f"-{options.allocator}-{options.threads}"
     out = options.out or HERE / "results" / slug() / f"limits{suffix}.json"
-    for row in (*measured(options), *measured_projected(options)):
+    for job in jobs(options):
+        # A process for each row: memory that a competitor has left, or wants too much of, is not the next one's.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                row = pool.submit(measured, job).result()
+            except (RekernError, RuntimeError, MemoryError) as error:
+                report["failed"].append({"row": str(job), "error": f"{type(error).__name__}: {error}"[:500]})
+                write(f"failed: {job}: {error}", style="red")
+                continue
         report["results"].append({**row, "load_average": os.getloadavg()[0]})
         write(f"done: {row['kernel']}, {row['size']}, {row['pass']}: {digits(row['ratio'])}x", style="dim")
+        sys.stdout.flush()
+        if options.out or not (options.only or options.quick):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
     print_all(report)
-    if options.out or not (options.only or options.quick):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
-        write(f"\nwritten to {out}")
-    return 0
+    return 1 if report["failed"] else 0
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -144,80 +156,90 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of `GOALS`."""
+@dataclass(frozen=True)
+class Job:
+    """One row."""
+
+    goal: Goal
+    size: Sizes
+    seconds: float
+    threads: int
+
+    def __str__(self) -> str:
+        batch, steps, heads, axes = self.size
+        lengths = "".join(f" {axis}{length}" for axis, length in axes.items())
+        return f"{self.goal.spec}, B{batch} T{steps} H{heads}{lengths}, {self.goal.passes}"
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """The rows that are asked for."""
     for goal in GOALS:
-        if options.only and options.only not in goal.spec:
-            continue
-        for batch, steps, heads, sizes in goal.sizes:
-            work = Workload(load(goal.spec), batch, shortened(steps, options), heads, sizes)
-            (found,) = measure(work, (goal.passes,), ("rekern", goal.role), options.threads, options.seconds)
-            ratio, best = found.ratio(goal.role), found.baseline(goal.role)
-            if ratio is None or best is None:
-                continue
-            yield {
-                "kernel": goal.spec,
-                "size": str(work),
-                "pass": goal.passes,
-                "against": best.name,
-                "ratio": ratio,
-                "least": goal.least,
-                "aim": goal.aim,
-                "rekern_seconds": found.rekern.samples.median,
-                "against_seconds": best.samples.median,
-                "floor_seconds": max(t or 0.0 for t in (found.floor.memory_seconds, found.floor.arithmetic_seconds)),
-                "error": found.rekern.error,
-                "against_error": best.error,
-                "quartile_seconds": list(found.rekern.samples.quartiles),
-            }
+        for batch, steps, heads, axes in goal.sizes:
+            size = batch, max(4, steps // 64) if options.quick else steps, heads, axes
+            if not options.only or options.only in goal.spec:
+                yield Job(goal, size, options.seconds, options.threads)
 
 
-def shortened(steps: int, options: argparse.Namespace) -> int:
-    return max(4, steps // 64) if options.quick else steps
+def measured(job: Job) -> dict[str, Any]:
+    """A row, in a process of its own."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    torch.set_num_threads(job.threads)
+    goal, (batch, steps, heads, axes) = job.goal, job.size
+    found = measured_projected(job) if goal.spec == projected_lstm.name else None
+    if found is None:
+        work = Workload(load(goal.spec), batch, steps, heads, axes)
+        (m,) = measure(work, (goal.passes,), ("rekern", goal.role), job.threads, job.seconds)
+        ratio, best = m.ratio(goal.role), m.baseline(goal.role)
+        if ratio is None or best is None:
+            raise RekernError(f"{goal.spec}: nothing of the role {goal.role!r} to compare with")
+        found = {
+            "size": str(work),
+            "against": best.name,
+            "ratio": ratio,
+            "rekern_seconds": m.rekern.samples.median,
+            "against_seconds": best.samples.median,
+            "floor_seconds": max(t or 0.0 for t in (m.floor.memory_seconds, m.floor.arithmetic_seconds)),
+            "error": m.rekern.error,
+            "quartile_seconds": list(m.rekern.samples.quartiles),
+        }
+    return {"kernel": goal.spec, "pass": goal.passes, "least": goal.least, "aim": goal.aim, **found}
 
 
-def measured_projected(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """An LSTM with its input projection, forward."""
-    if options.only and options.only not in projected_lstm.name:
-        return
-    kernel = rk.compile(projected_lstm)
+def measured_projected(job: Job) -> dict[str, Any]:
+    """An LSTM with its input projection, forward, against torch.nn.LSTM with the same weights."""
+    batch, steps, _, axes = job.size
+    dim = axes["D"]
     cpu = detect().cpu
     assert cpu is not None
-    for batch, steps, _, sizes in PROJECTED:
-        dim, steps = sizes["D"], shortened(steps, options)
-        module = torch.nn.LSTM(dim, dim, batch_first=True)
-        line = torch.randn(batch, steps, dim)
-        weights = {
-            "W": module.weight_ih_l0.detach().reshape(1, 4, dim, dim),
-            "R": module.weight_hh_l0.detach().reshape(1, 4, dim, dim),
-            "b": (module.bias_ih_l0 + module.bias_hh_l0).detach().reshape(1, 4, dim),
-        }
-        x = line[:, :, None]
+    kernel, module = rk.compile(projected_lstm), torch.nn.LSTM(dim, dim, batch_first=True)
+    line = torch.randn(batch, steps, dim)
+    weights = {
+        "W": module.weight_ih_l0.detach().reshape(1, 4, dim, dim),
+        "R": module.weight_hh_l0.detach().reshape(1, 4, dim, dim),
+        "b": (module.bias_ih_l0 + module.bias_hh_l0).detach().reshape(1, 4, dim),
+    }
+    x = line[:, :, None]
+    with torch.no_grad():
         ours, theirs = kernel(x=x, **weights)[0], module(line)[0]
         assert isinstance(ours, Tensor)
         calls: dict[str, Callable[[], object]] = {
-            "rekern": torch.no_grad()(lambda x=x, weights=weights: kernel(x=x, **weights)),
-            "nn": torch.no_grad()(lambda line=line, module=module: module(line)),
+            "rekern": lambda: kernel(x=x, **weights),
+            "nn": lambda: module(line),
         }
-        now = time.thread_time if options.threads == 1 else time.perf_counter
+        now = clock(job.threads)
         expected = {name: estimate(call, now) for name, call in calls.items()}
-        samples: dict[str, Samples] = interleave(calls, now, options.seconds, expected)
-        flops = 16 * batch * steps * dim * dim
-        yield {
-            "kernel": projected_lstm.name,
-            "size": f"B{batch} T{steps} H1 D{dim} I{dim}",
-            "pass": "forward",
-            "against": "nn.LSTM",
-            "ratio": samples["nn"].ratio_to(samples["rekern"]),
-            "least": PROJECTED_LEAST,
-            "aim": PROJECTED_AIM,
-            "rekern_seconds": samples["rekern"].median,
-            "against_seconds": samples["nn"].median,
-            "floor_seconds": flops / (cpu.float32_flops_per_s * min(options.threads, cpu.cores)),
-            "error": float((ours[:, :, 0] - theirs).norm() / theirs.norm()),
-            "against_error": 0.0,
-            "quartile_seconds": list(samples["rekern"].quartiles),
-        }
+        samples = interleave(calls, now, job.seconds, expected)
+    flops = 16 * batch * steps * dim * dim
+    return {
+        "size": f"B{batch} T{steps} H1 D{dim} I{dim}",
+        "against": "nn.LSTM",
+        "ratio": samples["nn"].ratio_to(samples["rekern"]),
+        "rekern_seconds": samples["rekern"].median,
+        "against_seconds": samples["nn"].median,
+        "floor_seconds": flops / (cpu.float32_flops_per_s * min(job.threads, cpu.cores)),
+        "error": float((ours[:, :, 0] - theirs).norm() / theirs.norm()),
+        "quartile_seconds": list(samples["rekern"].quartiles),
+    }
 
 
 def print_all(report: dict[str, Any]) -> None:
