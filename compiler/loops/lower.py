@@ -15,6 +15,7 @@ from dataclasses import replace
 from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
+from rekern.loops.chains import links
 from rekern.loops.program import TEMPORARY, Assign, Program, Statement
 from rekern.rewrite import rebuild, substitute
 
@@ -37,7 +38,7 @@ class Lowering:
     def run(self) -> tuple[Statement, ...]:
         assigns = self._compared_aside(self.program.assigns)
         values = regroup([a.value for a in assigns])
-        values = self._extract_reductions(values)
+        values = self._cut_chains(self._extract_reductions(values))
         drafts = [
             Statement(a.target, a.axes, v, frozenset(a.axes), a.add)
             for a, v in zip(assigns, values, strict=True)
@@ -118,6 +119,20 @@ class Lowering:
                 (body,) = substitute([node.body], mapping)
                 body = ir.rename(body, {**renaming, node.index: same.index})
                 self.statements.append(_in_memory_order(self._reduction((name, ()), axes, same, body)))
+        return substitute(roots, mapping)
+
+    def _cut_chains(self, roots: list[Node]) -> list[Node]:
+        """What a chain of functions is cut at becomes a read of a temporary."""
+        targets = {v: f"new_{_spell(ir.read(*a.target))}" for a, v in zip(self.program.assigns, roots, strict=False)}
+        mapping: dict[Node, Node] = {}
+        for node in links(roots):
+            name, indices, new = self._temporary(node, targets.get(node) or _label(node))
+            if new:
+                axes = self.temporaries[name]
+                (value,) = substitute([node], mapping)
+                value = ir.rename(value, dict(zip(indices, axes, strict=True)))
+                self.statements.append(Statement((name, ()), axes, value, frozenset(axes)))
+            mapping[node] = ir.read(name, (), indices)
         return substitute(roots, mapping)
 
     def _reduction(

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from rekern import ir
 from rekern.ir import Node, Read
-from rekern.loops.program import Loops, Place, Statement, is_early
+from rekern.loops.program import Loops, Nest, Place, Statement, is_early
 from rekern.printers.cpp_memory import Beside, Memory
 from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
 from rekern.printers.cpp_nests import NestPrinter
@@ -123,24 +124,30 @@ class StepPrinter:
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:
-        for nest in self.loops.nests:
-            if nest.statements[0].matrix is not None:
-                self._product(nest.statements)
-            else:
-                printer = NestPrinter(self.memory, self.names, self.stored, nest)
-                lines = printer.run()
-                if self.memory.rows:
+        for walks, group in groupby(self.loops.nests, lambda nest: nest.statements[0].matrix is None):
+            if walks:
+                lines = [line for nest in group for line in self._walk(nest)]
+                if self.memory.rows:  # what the nests hand on stays in the first-level cache
                     lines = ["for (int row = 0; row < rows; ++row) {", *indent(lines), "}"]
                 self.text.lines += lines
-                self.text.masks |= printer.masks
-                self.text.ahead.update(printer.ahead)
-                self.text.row_sums |= printer.row_sums
-                self.text.walks |= printer.walks
-                self.text.joins_lanes |= printer.joins_lanes
-            for s in nest.statements:
-                if s.reduce is None and s.target[0] in self.loops.temporaries:
-                    self.stored[s.value] = s.target[0]
+            else:
+                for nest in group:
+                    self._product(nest.statements)
         return self.text
+
+    def _walk(self, nest: Nest) -> list[str]:
+        """The loops of one nest, for one batch row."""
+        printer = NestPrinter(self.memory, self.names, self.stored, nest)
+        lines = printer.run()
+        self.text.masks |= printer.masks
+        self.text.ahead.update(printer.ahead)
+        self.text.row_sums |= printer.row_sums
+        self.text.walks |= printer.walks
+        self.text.joins_lanes |= printer.joins_lanes
+        for s in nest.statements:
+            if s.reduce is None and s.target[0] in self.loops.temporaries:
+                self.stored[s.value] = s.target[0]
+        return lines
 
     def _lay_beside(self, statements: tuple[Statement, ...]) -> None:
         array = self.names.fresh(f"sum_{packing(statements).weights}")

@@ -28,6 +28,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     real* sum_h_R_1 = work.sum_R_0_to_3 + 1 * dims.D_row;
     real* sum_h_R_0 = work.sum_R_0_to_3;
     real* sum_h_R_2 = work.sum_R_0_to_3 + 2 * dims.D_row;
+    real* new_c = work.new_c;
     real* const h = work.h;
     real* const c = work.c;
     for (int row = 0; row < rows; ++row) {
@@ -70,20 +71,23 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
         contract(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows);
         for (int row = 0; row < rows; ++row) {
             for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
-                prefetch(x_3[row + 1] + at_d);
                 prefetch(x_1[row + 1] + at_d);
                 prefetch(x_0[row + 1] + at_d);
                 prefetch(x_2[row + 1] + at_d);
+                const vec value = load(x_1[row] + at_d) + load(sum_h_R_1 + row * 4 * dims.D_row + at_d) + load(b_1 + at_d);
+                const vec value_2 = load(x_0[row] + at_d) + load(sum_h_R_0 + row * 4 * dims.D_row + at_d) + load(b_0 + at_d);
+                const vec value_3 = load(x_2[row] + at_d) + load(sum_h_R_2 + row * 4 * dims.D_row + at_d) + load(b_2 + at_d);
+                const vec value_4 = rk_sigmoid(value) * load(c + row * dims.D_row + at_d) + rk_sigmoid(value_2) * rk_tanh(value_3);
+                store(new_c + row * dims.D_row + at_d, value_4);
+            }
+            for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
+                prefetch(x_3[row + 1] + at_d);
                 prefetch(out[row + 1] + at_d);
-                const vec value = load(x_3[row] + at_d) + load(sum_h_R_3 + row * 4 * dims.D_row + at_d) + load(b_3 + at_d);
-                const vec value_2 = load(x_1[row] + at_d) + load(sum_h_R_1 + row * 4 * dims.D_row + at_d) + load(b_1 + at_d);
-                const vec c_at_d = load(c + row * dims.D_row + at_d);
-                const vec value_3 = load(x_0[row] + at_d) + load(sum_h_R_0 + row * 4 * dims.D_row + at_d) + load(b_0 + at_d);
-                const vec value_4 = load(x_2[row] + at_d) + load(sum_h_R_2 + row * 4 * dims.D_row + at_d) + load(b_2 + at_d);
-                const vec value_5 = rk_sigmoid(value_2) * c_at_d + rk_sigmoid(value_3) * rk_tanh(value_4);
-                const vec value_6 = rk_sigmoid(value) * rk_tanh(value_5);
+                const vec value_5 = load(x_3[row] + at_d) + load(sum_h_R_3 + row * 4 * dims.D_row + at_d) + load(b_3 + at_d);
+                const vec new_c_at_d = load(new_c + row * dims.D_row + at_d);
+                const vec value_6 = rk_sigmoid(value_5) * rk_tanh(new_c_at_d);
                 store(h + row * dims.D_row + at_d, value_6);
-                store(c + row * dims.D_row + at_d, value_5);
+                store(c + row * dims.D_row + at_d, new_c_at_d);
                 store(out[row] + at_d, value_6);
             }
         }
