@@ -17,7 +17,7 @@ Use = Literal[
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "step", "backward"]
 AHEAD = 4  # steps from asking for the rows of a step to reading them
-MOST_ROWS = 16  # batch rows of one task: more no longer save reads of the weight
+MOST_ROWS = 32  # batch rows of one task: more save no reads of the weight, even from the third-level cache
 
 
 @dataclass(frozen=True)
