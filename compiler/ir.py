@@ -12,7 +12,7 @@ component (2,).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -320,8 +320,10 @@ def children(node: Node) -> tuple[Node, ...]:
             assert_never(node)
 
 
-def walk(roots: Iterable[Node]) -> Iterator[Node]:
-    """Every node below `roots` once, arguments before the nodes that use them."""
+def walk(
+    roots: Iterable[Node], below: Callable[[Node], Sequence[Node]] = children
+) -> Iterator[Node]:
+    """Every node below `roots` once, arguments before the nodes that use them; `below` says what a node uses."""
     done: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
     while stack:
@@ -333,7 +335,7 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
             yield node
         else:
             stack.append((node, True))
-            stack.extend((c, False) for c in reversed(children(node)) if c not in done)
+            stack.extend((c, False) for c in reversed(below(node)) if c not in done)
 
 
 def rename(node: Node, mapping: Mapping[Index, Index]) -> Node:

@@ -6,7 +6,7 @@ final states. Kernels, gradients, rewrites and schedules are all held to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -61,7 +61,7 @@ def reference(
         shape = [count, heads, *(d if isinstance(d, int) else sizes[d] for d in o.dims)]
         given = (state or {}).get(o.name)
         initial[o.name] = cast(given) if given is not None else first.new_full(shape, o.init)
-    step = StepFunction(spec, sizes)
+    step = StepFunction(spec, sizes, fixed=params)
     by_step = {k: v.unbind(1) for k, v in inputs.items()}  # slicing step by step has a gradient of O(T^2)
     pieces: list[dict[str, Tensor]] = []
     finals: list[Values] = []
@@ -79,7 +79,7 @@ def reference(
                     )
                     for o in spec.states
                 }
-            values = {**params, **here, **{k: steps[t] for k, steps in by_step.items()}}
+            values = {**here, **{k: steps[t] for k, steps in by_step.items()}}
             here, out = step(values, scalars)
             collected.append(out)
         finals.append(here)
@@ -118,18 +118,31 @@ def _all_heads(tensor: Tensor, axis: int, heads: int) -> Tensor:
 
 
 class StepFunction:
-    """One step of `spec` on tensors [B, H, *dims], as torch operations in the order of the formulas."""
+    """One step of `spec` on tensors [B, H, *dims], as torch operations in the order of the formulas.
 
-    def __init__(self, spec: Recurrence, sizes: Mapping[str, int]) -> None:
+    Args:
+        fixed: Values that are the same at every step. Their cells are read once, so that autograd adds up gradients of
+            cells over the steps, and not of the whole arrays.
+    """
+
+    def __init__(
+        self, spec: Recurrence, sizes: Mapping[str, int], fixed: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.spec = spec
         self.sizes = sizes
-        self.nodes = list(ir.walk(spec.step.roots()))
+        self.fixed: dict[Node, Tensor] = {}
+        self.nodes: list[Node] = []
+        for node in ir.walk(spec.step.roots(), _operands):
+            if isinstance(node, Read) and node.operand in (fixed or {}):
+                self.fixed[node] = _read((fixed or {})[node.operand], spec.operand(node.operand), node)
+            else:
+                self.nodes.append(node)
 
     def __call__(
         self, values: Mapping[str, Tensor], scalars: Mapping[str, float | Tensor]
     ) -> tuple[Values, Values]:
         like = next(iter(values.values()))
-        done: dict[Node, Tensor] = {}
+        done = dict(self.fixed)
         for node in self.nodes:
             done[node] = self._value(node, done, values, scalars, like)
         batch = values[self.spec.states[0].name].shape[:2]
@@ -174,8 +187,8 @@ class StepFunction:
                     *(_aligned(done[a], a.free, order) for a in node.arguments)
                 )
             case Reduce(operation="sum"):
-                parts = ir.factors(node.body)
-                if len(parts) > 1 and all(p in done for p in parts):
+                parts = _operands(node)
+                if len(parts) > 1:
                     return _contract(parts, node, done)
                 return done[node.body].sum(2 + sorted(node.body.free).index(node.index))
             case Reduce():
@@ -198,8 +211,15 @@ def _aligned(tensor: Tensor, free: frozenset[Index], order: list[Index] | tuple[
     return tensor[(slice(None), slice(None), *(slice(None) if i in free else None for i in order))]
 
 
-def _contract(parts: list[Node], node: Reduce, done: Mapping[Node, Tensor]) -> Tensor:
-    """A sum of a product as one einsum, so that no product array is formed."""
+def _operands(node: Node) -> Sequence[Node]:
+    """What the value of `node` is made of: a sum of a product takes the factors, so that no product array is formed."""
+    if isinstance(node, Reduce) and node.operation == "sum" and len(ir.factors(node.body)) > 1:
+        return ir.factors(node.body)
+    return ir.children(node)
+
+
+def _contract(parts: Sequence[Node], node: Reduce, done: Mapping[Node, Tensor]) -> Tensor:
+    """A sum of a product as one einsum."""
     letters = {i: chr(ord("c") + n) for n, i in enumerate(sorted(node.body.free))}
     batch = max(done[p].shape[0] for p in parts)
     heads = max(done[p].shape[1] for p in parts)
