@@ -103,7 +103,7 @@ MOST_BYTES = 18 << 30  # of address space for a row: the float64 gradient takes 
 @recurrence
 def projected_lstm(
     h=State("D"), c=State("D"), x=Input("I"), W=Param(4, "D", "I"), R=Param(4, "D", "D"), b=Param(4, "D")
-):  # type: ignore[no-untyped-def]
+):
     """An LSTM that multiplies its input with a weight by itself, as torch.nn.LSTM does."""
     i, f, z, o = W @ x + R @ h + b
     c = sigmoid(f) * c + sigmoid(i) * tanh(z)
@@ -201,6 +201,7 @@ def measured(job: Job) -> dict[str, Any]:
             "floor_seconds": max(t or 0.0 for t in (m.floor.memory_seconds, m.floor.arithmetic_seconds)),
             "error": m.rekern.error,
             "quartile_seconds": list(m.rekern.samples.quartiles),
+            "slower_ratios": {n: t / m.rekern.samples.median for n, t in m.slower.items()},
         }
     return {"kernel": goal.spec, "pass": goal.passes, "least": goal.least, "aim": goal.aim, **found}
 

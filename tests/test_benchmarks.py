@@ -158,3 +158,9 @@ def test_the_benchmark_of_an_unknown_spec_fails(tmp_path: Path) -> None:
     module = importlib.util.module_from_spec(described)
     described.loader.exec_module(module)
     assert module.main(["--spec", "nothing", "--out", str(tmp_path / "cpu.json"), "--no-first-call"]) == 1
+
+
+def test_published_tables_show_what_was_measured() -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "publish.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -41,7 +41,7 @@ def test_kinds_of_calls_do_not_get_mixed_up() -> None:
             for count in (1, 2):
                 with threads(count):
                     lengths = {"time": 9, "sizes": SMALL, "seed": seed, **shape}
-                    agree(zoo.gla, *draw(zoo.gla, **lengths), **options)  # type: ignore[arg-type]
+                    agree(zoo.gla, *draw(zoo.gla, **lengths), **options)
 
 
 def test_scalars_are_those_of_the_call() -> None:
@@ -87,7 +87,7 @@ def test_a_call_that_is_nearly_alike_is_checked(fault: str) -> None:
         kernel(**operands, state={"S": torch.zeros(2, 2, 6, 20)})
     change, message = FAULTS[fault]
     with pytest.raises(ArgumentError, match=message):
-        kernel(**change(operands))  # type: ignore[arg-type]
+        kernel(**change(operands))
 
 
 def test_sequence_boundaries_are_read_in_every_call() -> None:

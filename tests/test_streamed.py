@@ -41,7 +41,7 @@ SPECS = (zoo.hgrn, zoo.indrnn, zoo.sru, zoo.rwkv4, shared_gate, normalised)
 def past_caches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     """Calls of a test are small; here their results go the way that those of large calls go."""
 
-    def forced(*arguments):  # type: ignore[no-untyped-def]
+    def forced(*arguments):
         found = plan(*arguments)
         return replace(found, run=replace(found.run, past_caches=request.param))
 
@@ -65,7 +65,7 @@ def operands(spec: Recurrence, length: int, dtype: torch.dtype = torch.float32, 
 def check(spec: Recurrence, given: dict[str, Tensor], tolerance: float, **options: object) -> None:
     """Outputs, final states and gradients against the reference in float64."""
 
-    def results(run, values):  # type: ignore[no-untyped-def]
+    def results(run, values):
         out, last = run(values)
         outs = [out] if isinstance(out, Tensor) else [*out.values()]
         generator = torch.Generator().manual_seed(7)
@@ -139,7 +139,7 @@ def test_heads_are_columns_where_they_lie_side_by_side(spec: Recurrence, state: 
 
 def test_only_what_the_gradient_reads_is_saved() -> None:
     @rk.recurrence
-    def smoothed(h=State("D"), x=Input("D")):  # type: ignore[no-untyped-def]
+    def smoothed(h=State("D"), x=Input("D")):
         h = 0.9 * h + x
         return h, h
 
