@@ -136,6 +136,7 @@ class Kernel:
     ) -> tuple[Output, dict[str, Tensor]]:
         """Past torch's dispatcher."""
         if call.options.record:
+            # torch declares no types for apply.
             results = Recorded.apply(self, call, scalars, cu_seqlens, reset, *operands, *first)  # type: ignore[no-untyped-call]
             count = len(self._output_names)
             return self._named(results[:count], results[count:])

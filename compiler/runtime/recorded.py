@@ -7,7 +7,7 @@ In: a checked call and its tensors. Out: outputs and last states, differentiable
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ class Recorded(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         count = len(kernel.tensor_names)
-        outputs, last, saved = call.forward(tensors[:count], tensors[count:], scalars, reset)  # type: ignore[arg-type]
+        operands = cast("Sequence[Tensor]", tensors[:count])  # only states may be left out
+        outputs, last, saved = call.forward(operands, tensors[count:], scalars, reset)
         ctx.kernel, ctx.call, ctx.scalars = kernel, call, scalars
         ctx.save_for_backward(cu_seqlens, reset, saved, *tensors)
         ctx.set_materialize_grads(False)

@@ -332,7 +332,7 @@ class PassBuilder:
             masks=tuple(sorted(self.masks)),
             walks=tuple(sorted(self.walks)),
             temporaries=tuple(self.temporaries.values()),
-            **parts,  # type: ignore[arg-type]
+            **parts,  # type: ignore[arg-type]  # a part for each field that is left
         )
 
 
