@@ -120,13 +120,17 @@ class Ahead:
 
 @dataclass(frozen=True)
 class Body:
-    """The text of one step, and the lines that bring its rows in and out; `fetch` asks for those of later steps."""
+    """The text of one step, and the lines that bring its rows in and out; `fetch` asks for those of later steps.
+
+    first: takes the sums that the step before leaves, where there is none.
+    """
 
     ahead: Ahead | None
     stage: tuple[str, ...]
     lines: tuple[str, ...]
     flush: tuple[str, ...]
     fetch: tuple[str, ...]
+    first: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     v, b = vectors.symbol, block.symbol
     rows, rest = columns_and_rest(programs, shape, kept=False)
     slot_rows, slot_rest = columns_and_rest(programs, shape, kept=True)
-    passes = [walks(p) for p in (programs.forward, programs.silent_recording, programs.backward)]
+    passes = [walks(p) for p in programs.loop_steps]
     every = [walk for found in passes for walk in found]
     sums = max([1, *(walk.sums for walk in every)])
     slot = slot_rows * v * cpu.vector_bytes + slot_rest * number
