@@ -168,7 +168,8 @@ class Lowering:
 
     def _without_copies(self) -> tuple[Statement, ...]:
         """The statements; a sum that is only copied into an array of the step goes there at once."""
-        reads = Counter(n.operand for s in self.statements for v in s.reads() for n in ir.walk([v]) if isinstance(n, Read))
+        nodes = [n for s in self.statements for n in ir.walk(s.reads())]
+        reads = Counter(n.operand for n in nodes if isinstance(n, Read))
         copies = {
             s.value.operand: s
             for s in self.statements

@@ -19,7 +19,7 @@ from rekern.ir import Apply, Node, Read, Reduce
 from rekern.loops.lower import label
 from rekern.loops.order import arrange
 from rekern.loops.padding import padding
-from rekern.loops.program import CARRIED, Assign, Place, Program, Role
+from rekern.loops.program import CARRIED, Assign, Place, Program
 from rekern.rewrite import substitute
 
 AFTER = "next:"  # what the step that is walked next reads
@@ -86,7 +86,7 @@ def _apart(
 
     The second sum needs no walk over the rows of the state. The sums that are left are the last of the three.
     """
-    new = {s: _separated(s, states) for s in sums}
+    new: dict[Node, Node] = {s: _separated(s, states) for s in sums}
     values = substitute([a.value for a in program.assigns], new)
     assigns = tuple(replace(a, value=value) for a, value in zip(program.assigns, values, strict=True))
     left = [n for n in ir.walk(new.values()) if isinstance(n, Reduce) and ir.operands_read([n]) & states.keys()]
@@ -127,7 +127,7 @@ def _carried(program: Program, states: Mapping[str, str], sums: Sequence[Reduce]
             names[plain], axes[name] = name, own
         return ir.read(names[plain], (), indices)
 
-    reads = {s: carried(s) for s in sums}
+    reads: dict[Node, Node] = {s: carried(s) for s in sums}
     without = substitute(values, reads)
     costly = _costly(sums, program)
     shared = [n for n in ir.walk(without) if n in costly]
@@ -166,12 +166,12 @@ def _carried(program: Program, states: Mapping[str, str], sums: Sequence[Reduce]
 def _costly(sums: Iterable[Node], program: Program) -> set[Node]:
     """Exponentials and the like of what is known ahead: a step that has them for the next one should hand them on."""
     nodes = list(ir.walk(sums))
-    found = {
+    found: set[Node] = {
         n
         for n in nodes
         if isinstance(n, Apply)
         and n.function not in CHEAP
         and all(program.roles[name] in KNOWN for name in ir.operands_read([n]))
     }
-    inner = {c for n in found for a in n.arguments for c in ir.walk([a])}
+    inner = {c for n in found for c in ir.walk(ir.children(n))}
     return found - inner

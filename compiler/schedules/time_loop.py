@@ -95,7 +95,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         again = b.body(programs.silent_recording, inputs, results, carried=carried, adds=True)
         used += _as_run(programs.silent_recording, carried)
     params = b.params(*used)
-    load, store, reset, carried = [], [], [], []
+    load, store, reset, kept = [], [], [], []
     restart = [f"fill({b.at(a.name, a.size)}, {a.size}, {literal(o.init)});" for o, _, a in b.state_arrays()]
     if again is not None and again.first:
         restart.append("begins = true;")
@@ -109,7 +109,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         )
         reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
         b.work[array.name] = array
-        carried.append(array.name)
+        kept.append(array.name)
     for assign in program.assigns:
         if assign.add:
             name = identifier(assign.target)
@@ -117,7 +117,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             weight = Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1])
             target = b.view(weight, axes, suffix="gradient")
             b.work[name] = WorkArray(name, b.size(axes))
-            carried.append(name)
+            kept.append(name)
             load.append(f"fill({b.at(name, b.size(axes))}, {b.size(axes)}, real(0));")
             store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
@@ -132,7 +132,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         body=body,
         again=again,
         restart=_where_reset(b, restart),
-        carried=tuple(carried),
+        carried=tuple(kept),
         store=tuple(store),
     )
 
