@@ -22,6 +22,7 @@ from rekern.schedules.passes import (
     Pass,
     PassName,
     Pointer,
+    Second,
     Slot,
     Source,
     View,
@@ -244,6 +245,24 @@ class PassBuilder:
             self._fetch(views, back),
             first,
         )
+
+    def second(self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View]) -> Second:
+        """Two steps of `program` at once, where the rows of the first are there already."""
+        text = self.print(program, {}, early=False)
+        stage, flush = [], []
+        for name, cell in sorted(reads(program)):
+            if name.startswith(AFTER):
+                view = rows_in[name.removeprefix(AFTER), cell]
+                self._stage((name, cell), view, text, [], stage, "next_time")
+        for assign in program.assigns:
+            if program.roles[assign.target[0]] == "result":
+                name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
+                view = rows_out[assign.target[0].removeprefix(AFTER), assign.target[1]]
+                time = "next_time" if assign.target[0].startswith(AFTER) else "time"
+                if time == "next_time":
+                    stage.append(f"real* {name} = {view.name}.open(work.{name}, batch, next_time);")
+                flush.append(f"{view.name}.close({name}, batch, {time});")
+        return Second(tuple(stage), tuple(text.lines), tuple(flush))
 
     def _first_sums(
         self, carried: Carried, rows_in: Mapping[Place, View], staged: set[Place]

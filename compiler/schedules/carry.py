@@ -135,19 +135,8 @@ def _carried(program: Program, states: Mapping[str, str], sums: Sequence[Reduce]
     values = substitute(values, reads)
     new = {a.target: (a.axes, value) for a, value in zip(program.assigns, values, strict=True)}
 
-    def next_step(node: Node) -> Node:
-        """`node` as the next step has it: of the state after this step, and of its own rows."""
-        swap: dict[Node, Node] = {}
-        for n in ir.walk([node]):
-            if isinstance(n, Read) and n.operand in states:
-                own, value = new[states[n.operand], n.component]
-                swap[n] = ir.rename(value, dict(zip(own, n.indices, strict=True)))
-            elif isinstance(n, Read) and program.roles[n.operand] == "row":
-                swap[n] = ir.read(AFTER + n.operand, n.component, n.indices)
-        return substitute([node], swap)[0]
-
     first = [Assign((name, ()), axes[name], node) for node, name in names.items()]
-    after = [replace(a, value=next_step(a.value)) for a in first]
+    after = [replace(a, value=following(a.value, program, states, new)) for a in first]
     roles = dict(program.roles)
     rows = [n for n, role in program.roles.items() if role == "row"]
     roles |= dict.fromkeys((AFTER + n for n in rows), "row")
@@ -161,6 +150,23 @@ def _carried(program: Program, states: Mapping[str, str], sums: Sequence[Reduce]
         replace(program, name=f"{program.name}, carried", assigns=(*step, *after), roles=roles, padding=known),
         axes,
     )
+
+
+def following(
+    node: Node,
+    program: Program,
+    states: Mapping[str, str],
+    new: Mapping[Place, tuple[tuple[ir.Index, ...], Node]],
+) -> Node:
+    """`node` as the next step has it: of the states after this step, `new` with their axes, and of its own rows."""
+    swap: dict[Node, Node] = {}
+    for n in ir.walk([node]):
+        if isinstance(n, Read) and n.operand in states:
+            axes, value = new[states[n.operand], n.component]
+            swap[n] = ir.rename(value, dict(zip(axes, n.indices, strict=True)))
+        elif isinstance(n, Read) and program.roles[n.operand] == "row":
+            swap[n] = ir.read(AFTER + n.operand, n.component, n.indices)
+    return substitute([node], swap)[0]
 
 
 def _costly(sums: Iterable[Node], program: Program) -> set[Node]:

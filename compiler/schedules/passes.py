@@ -134,6 +134,15 @@ class Body:
 
 
 @dataclass(frozen=True)
+class Second:
+    """The text of two steps together, and the lines that bring in and out what only the second one has."""
+
+    stage: tuple[str, ...]
+    lines: tuple[str, ...]
+    flush: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Pass:
     """Everything that a template of the CPU prints.
 
@@ -167,6 +176,7 @@ class Pass:
     load: tuple[str, ...]
     reset: tuple[str, ...]
     body: Body
+    second: Second | None
     again: Body | None
     restart: tuple[str, ...]
     carried: tuple[str, ...]

@@ -20,6 +20,7 @@ from rekern.loops.program import Assign, Place, Program, Role
 from rekern.rewrite import substitute
 from rekern.rules import STABLE, rewrite
 from rekern.schedules.carry import Carried, carry
+from rekern.schedules.pairs import pair
 from rekern.spec import Recurrence, derived
 from rekern.trace import Cell, Dim, named
 
@@ -151,15 +152,21 @@ class Programs:
         cotangents = [cotangent(o.name) for o in self.spec.states]
         return carry(self.backward, {n: n for n in cotangents}) if self.tiled else None
 
+    @cached_property
+    def forward_pair(self) -> Program | None:
+        """Two forward steps in one walk over a state, where a step has one walk."""
+        return pair(self.forward, [o.name for o in self.spec.states]) if self.tiled else None
+
     @property
-    def loop_steps(self) -> tuple[Program, ...]:
-        """What a call with its gradient runs at every step."""
+    def loop_steps(self) -> tuple[tuple[Program, int], ...]:
+        """What a call with its gradient runs, and for how many steps at a time."""
         both = (
             (self.forward, self.carried_forward),
             (self.silent_recording, self.carried_recording),
             (self.backward, self.carried_backward),
         )
-        return tuple(carried.step if carried else plain for plain, carried in both)
+        single = tuple((carried.step if carried else plain, 1) for plain, carried in both)
+        return ((self.forward_pair, 2), *single[1:]) if self.forward_pair else single
 
     @cached_property
     def recording(self) -> Program:

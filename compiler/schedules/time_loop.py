@@ -36,6 +36,8 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         results |= _saved_views(b, mine=True)
     carried = programs.carried_forward if name == "forward" else None
     body = b.body(program, inputs, results, carried=carried, early=True)
+    together = programs.forward_pair if name == "forward" else None
+    second = b.second(together, inputs, results) if together is not None else None
     params = b.params(*_as_run(program, carried))
     load, store, reset = [], [], []
     states = b.state_arrays()
@@ -55,6 +57,7 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         load=b.each_row(load, now=False),
         reset=_where_reset(b, [*reset, *(["begins = true;"] if body.first else [])]),
         body=body,
+        second=second,
         again=None,
         restart=(),
         carried=(),
@@ -130,6 +133,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         load=b.each_row(load, now=False),
         reset=_where_reset(b, [*reset, *(["ends = true;"] if body.first else [])]),
         body=body,
+        second=None,
         again=again,
         restart=_where_reset(b, restart),
         carried=tuple(kept),
