@@ -249,7 +249,8 @@ class PassBuilder:
     def second(self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View]) -> Second:
         """Two steps of `program` at once, where the rows of the first are there already."""
         text = self.print(program, {}, early=False)
-        stage, flush = [], []
+        stage: list[str] = []
+        flush: list[str] = []
         for name, cell in sorted(reads(program)):
             if name.startswith(AFTER):
                 view = rows_in[name.removeprefix(AFTER), cell]

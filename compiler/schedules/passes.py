@@ -135,7 +135,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Second:
-    """The text of two steps together, and the lines that bring in and out what only the second one has."""
+    """The text of two steps together: `stage` brings in the rows of the second one, `flush` takes out those of both."""
 
     stage: tuple[str, ...]
     lines: tuple[str, ...]
