@@ -16,7 +16,7 @@ from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.loops.chains import links
-from rekern.loops.program import TEMPORARY, Assign, Program, Statement
+from rekern.loops.program import CARRIED, TEMPORARY, Assign, Program, Statement
 from rekern.rewrite import rebuild, substitute
 
 Space = frozenset[Index]
@@ -48,27 +48,31 @@ class Lowering:
         self._choose_vectors(drafts)
         for draft in drafts:
             self.statements.append(self._hoisted(draft))
-        return tuple(self.statements)
+        return self._without_copies()
 
     # -- temporaries
 
     def _compared_aside(self, assigns: tuple[Assign, ...]) -> tuple[Assign, ...]:
         """Where a maximum is compared with what it is taken over, both read the same array.
 
-        Computed twice, the two may differ in the last bit, and no number would equal the maximum.
+        Computed twice, the two may differ in the last bit, and no number would equal the maximum. The same goes for
+        what is handed to the next step and used in this one already, so that it is computed once.
         """
         nodes = list(ir.walk([a.value for a in assigns]))
         over = {n.body for n in nodes if isinstance(n, Reduce) and n.operation == "max"}
         if not any(isinstance(n, Apply) and n.function == "eq" for n in nodes):
-            return assigns
+            over = set()
+        over |= {a.value for a in assigns if a.target[0].startswith(CARRIED) and isinstance(a.value, Apply)}
         wanted = {self._canonical(n)[0] for n in over if not isinstance(n, Read)}
+        if not wanted:
+            return assigns
         new: dict[Node, Node] = {}
         aside: list[Assign] = []
         for node in nodes:
             parts = tuple(new[c] for c in ir.children(node))
             value = node if parts == ir.children(node) else rebuild(node, parts)
             if self._canonical(node)[0] in wanted:
-                name, indices, is_new = self._temporary(value, _label(value))
+                name, indices, is_new = self._temporary(value, label(value))
                 if is_new:
                     axes = self.temporaries[name]
                     renamed = ir.rename(value, dict(zip(indices, axes, strict=True)))
@@ -109,7 +113,7 @@ class Lowering:
         """Every reduction becomes a read of a temporary, inner ones first."""
         mapping: dict[Node, Node] = {}
         for node in [n for n in ir.walk(roots) if isinstance(n, Reduce)]:
-            name, indices, new = self._temporary(node, base=f"{node.operation}_{_label(node.body)}")
+            name, indices, new = self._temporary(node, base=f"{node.operation}_{label(node.body)}")
             mapping[node] = ir.read(name, (), indices)
             if new:
                 axes = self.temporaries[name]
@@ -177,6 +181,32 @@ class Lowering:
             for s in self.statements
         ]
 
+    def _without_copies(self) -> tuple[Statement, ...]:
+        """The statements; a sum that is only copied into an array of the step goes there at once."""
+        nodes = [n for s in self.statements for n in ir.walk(s.reads())]
+        reads = Counter(n.operand for n in nodes if isinstance(n, Read))
+        copies = {
+            s.value.operand: s
+            for s in self.statements
+            if isinstance(s.value, Read)
+            and s.value.indices == s.axes
+            and s.reduce is None
+            and not s.add
+            and s.value.operand in self.temporaries
+            and reads[s.value.operand] == 1
+            and self.program.roles[s.target[0]] == "state"
+        }
+        sums = {s.target[0] for s in self.statements if s.reduce is not None and s.matrix is None}
+        copies = {name: s for name, s in copies.items() if name in sums}
+        result = []
+        for s in self.statements:
+            if s.target[0] in copies:
+                del self.temporaries[s.target[0]]
+                result.append(replace(s, target=copies[s.target[0]].target))
+            elif s not in copies.values():
+                result.append(s)
+        return tuple(result)
+
     # -- vector axes
 
     def _choose_vectors(self, drafts: list[Statement]) -> None:
@@ -237,7 +267,7 @@ class Lowering:
         )
 
     def _hoist_to_temporary(self, node: Node) -> Read:
-        name, indices, new = self._temporary(node, _label(node))
+        name, indices, new = self._temporary(node, label(node))
         if new:
             axes = self.temporaries[name]
             value = ir.rename(node, dict(zip(indices, axes, strict=True)))
@@ -305,10 +335,10 @@ def _factors(node: Node) -> tuple[str, ...]:
     return tuple(sorted(f.digest for f in ir.factors(node)))
 
 
-def _label(node: Node) -> str:
+def label(node: Node) -> str:
     """A short name for what a node computes, from the arrays that it reads."""
     if isinstance(node, Apply) and len(node.arguments) == 1:
-        return f"{node.function}_{_label(node.arguments[0])}"
+        return f"{node.function}_{label(node.arguments[0])}"
     reads = list(dict.fromkeys(_spell(n) for n in ir.walk([node]) if isinstance(n, Read)))
     return "_".join(reads[:3]) + ("_etc" if len(reads) > 3 else "") if reads else "constant"
 

@@ -17,6 +17,7 @@ from rekern.trace import Cell
 
 Role = Literal["state", "row", "param", "result", "temporary", "scalar"]
 TEMPORARY = "t:"  # the mark of a temporary: no name of a user's has a colon
+CARRIED = "carried:"  # the mark of what one step leaves for the next
 Place = tuple[str, Cell]  # one array: an operand (or cotangent, or temporary) and a literal cell of it
 
 

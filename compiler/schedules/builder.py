@@ -12,6 +12,7 @@ from rekern.loops.order import arrange
 from rekern.loops.program import Assign, Place, Program
 from rekern.printers.cpp import Early, Packed, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
+from rekern.schedules.carry import AFTER, Carried
 from rekern.schedules.passes import (
     MOST_ROWS,
     Ahead,
@@ -21,6 +22,7 @@ from rekern.schedules.passes import (
     Pass,
     PassName,
     Pointer,
+    Second,
     Slot,
     Source,
     View,
@@ -177,27 +179,39 @@ class PassBuilder:
         rows_in: Mapping[Place, View],
         rows_out: Mapping[Place, View],
         *,
+        carried: Carried | None = None,
         adds: bool = False,
         back: bool = False,
         early: bool = False,
     ) -> Body:
         """The step of `program`.
 
+        carried: the same step with sums that the step before has taken: it is what runs, if there is one.
         adds: results without the lane are summed over the tasks of a row of columns.
         back: steps are walked from last to first.
         early: products with inputs are done for some steps at once.
         """
+        if carried is not None:
+            program = carried.step
         whole = {a.target for a in program.assigns if not (adds and self._lacks_lane(a))}
         text = self.print(program, {place: view for place, view in rows_out.items() if place in whole}, early)
         read = reads_in_step(program, {p.vector for p in text.early})
         declare: list[str] = []
         stage: list[str] = []
         flush: list[str] = []
-        views = [view for place, view in rows_in.items() if place in read]
+        ahead = carried.ahead if carried is not None else ()
+        views = [view for place, view in rows_in.items() if place in read or place in ahead]
         views += [rows_out[a.target] for a in program.assigns if program.roles[a.target[0]] == "result"]
         for place, view in rows_in.items():
             if place in read:
                 self._stage(place, view, text, declare, stage)
+        first: tuple[str, ...] = ()
+        if carried is not None:
+            first = self._first_sums(carried, rows_in, read)
+            after = "step > 0 ? step - 1 : step" if back else "step + 1 < steps ? step + 1 : step"
+            stage.append(f"const int64_t next_time = sequence.at({after}, call.reverse);  // the last step's: its own")
+            for name, cell in ahead:
+                self._stage((AFTER + name, cell), rows_in[name, cell], text, declare, stage, "next_time")
         for assign in program.assigns:
             if program.roles[assign.target[0]] != "result":
                 continue
@@ -217,7 +231,7 @@ class PassBuilder:
                 + (f"(batch, time, {here}, first_of_group);" if summed else f"({here}, batch, time);")
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
-        ahead = self._ahead(text, {**rows_in, **rows_out}, back)
+        prefetched = self._ahead(text, {**rows_in, **rows_out}, back)
         moved = []
         for product in text.early:
             for name in product.targets:
@@ -225,11 +239,46 @@ class PassBuilder:
                 moved.append(f"real* {identifier((name, ()))} = {row};")
         return Body(
             self._ahead_of_steps(text, rows_in),
-            (*declare, *self.each_row(stage), *ahead, *moved),
+            (*declare, *self.each_row(stage), *prefetched, *moved),
             tuple(text.lines),
             again,
             self._fetch(views, back),
+            first,
         )
+
+    def second(self, program: Program, rows_in: Mapping[Place, View], rows_out: Mapping[Place, View]) -> Second:
+        """Two steps of `program` at once, where the rows of the first are there already."""
+        text = self.print(program, {}, early=False)
+        stage: list[str] = []
+        flush: list[str] = []
+        for name, cell in sorted(reads(program)):
+            if name.startswith(AFTER):
+                view = rows_in[name.removeprefix(AFTER), cell]
+                self._stage((name, cell), view, text, [], stage, "next_time")
+        for assign in program.assigns:
+            if program.roles[assign.target[0]] == "result":
+                name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
+                view = rows_out[assign.target[0].removeprefix(AFTER), assign.target[1]]
+                time = "next_time" if assign.target[0].startswith(AFTER) else "time"
+                if time == "next_time":
+                    stage.append(f"real* {name} = {view.name}.open(work.{name}, batch, next_time);")
+                flush.append(f"{view.name}.close({name}, batch, {time});")
+        return Second(tuple(stage), tuple(text.lines), tuple(flush))
+
+    def _first_sums(
+        self, carried: Carried, rows_in: Mapping[Place, View], staged: set[Place]
+    ) -> tuple[str, ...]:
+        """The sums that no step before has taken, with the rows that only they read."""
+        for name, axes in carried.axes.items():
+            array = identifier((name, ()))
+            size = self.size(i.dim for i in axes)
+            self.temporaries[name] = Pointer(array, f"work.{self.add_work(array, size)}")
+        text = self.print(carried.first, {}, early=False)
+        lines: list[str] = []
+        for place in sorted(reads(carried.first) - staged):
+            if place in rows_in:
+                self._stage(place, rows_in[place], text, [], lines)
+        return (*lines, *text.lines)
 
     def _lacks_lane(self, assign: Assign) -> bool:
         return self.lane is not None and self.lane not in {i.dim for i in assign.axes}
@@ -256,7 +305,15 @@ class PassBuilder:
         forwards, backwards = ("-1", "1") if back else ("1", "-1")
         return (f"const int64_t ahead = call.reverse ? {backwards} : {forwards};  // steps to the next one", *lines)
 
-    def _stage(self, place: Place, view: View, text: StepText, declare: list[str], stage: list[str]) -> None:
+    def _stage(
+        self,
+        place: Place,
+        view: View,
+        text: StepText,
+        declare: list[str],
+        stage: list[str],
+        time: str = "time",
+    ) -> None:
         name = identifier(place)
         copied = place in text.copied
         kind = "const real" if view.rank == 0 else "const real*"
@@ -265,15 +322,15 @@ class PassBuilder:
             element = kind.removeprefix("const ") if view.rank == 0 else kind
             declare.append(f"{element} {name}[{_pointers(place, text)}];")
         if view.rank == 0:
-            stage.append(f"{here} = {view.name}.one(batch, time);")
+            stage.append(f"{here} = {view.name}.one(batch, {time});")
             return
         self.add_work(name, view.size)
         scratch = self.at(f"work.{name}", view.size)
         how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
         if copied:
-            stage.append(f"{view.name}.read({scratch}, batch, time);")
+            stage.append(f"{view.name}.read({scratch}, batch, {time});")
         stage.append(
-            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, batch, time);"
+            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, batch, {time});"
         )
 
     def params(self, *programs: Program) -> tuple[str, ...]:

@@ -120,13 +120,26 @@ class Ahead:
 
 @dataclass(frozen=True)
 class Body:
-    """The text of one step, and the lines that bring its rows in and out; `fetch` asks for those of later steps."""
+    """The text of one step, and the lines that bring its rows in and out; `fetch` asks for those of later steps.
+
+    first: takes the sums that the step before leaves, where there is none.
+    """
 
     ahead: Ahead | None
     stage: tuple[str, ...]
     lines: tuple[str, ...]
     flush: tuple[str, ...]
     fetch: tuple[str, ...]
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Second:
+    """The text of two steps together: `stage` brings in the rows of the second one, `flush` takes out those of both."""
+
+    stage: tuple[str, ...]
+    lines: tuple[str, ...]
+    flush: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -163,6 +176,7 @@ class Pass:
     load: tuple[str, ...]
     reset: tuple[str, ...]
     body: Body
+    second: Second | None
     again: Body | None
     restart: tuple[str, ...]
     carried: tuple[str, ...]

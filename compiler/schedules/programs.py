@@ -19,6 +19,8 @@ from rekern.loops.padding import Padding, initial, padding
 from rekern.loops.program import Assign, Place, Program, Role
 from rekern.rewrite import substitute
 from rekern.rules import STABLE, rewrite
+from rekern.schedules.carry import Carried, carry
+from rekern.schedules.pairs import pair
 from rekern.spec import Recurrence, derived
 from rekern.trace import Cell, Dim, named
 
@@ -133,6 +135,38 @@ class Programs:
         step = self.spec.step
         assigns = [a for o in self.spec.states for a in _assigns(o.name, o.dims, step.states[o.name])]
         return self._program("forward", assigns + self._outputs(), dict.fromkeys(step.outputs, "result"))
+
+    @cached_property
+    def carried_forward(self) -> Carried | None:
+        """The forward step with sums that the step before has taken, where that saves a walk over a state."""
+        return carry(self.forward, {o.name: o.name for o in self.spec.states}) if self.tiled else None
+
+    @cached_property
+    def carried_recording(self) -> Carried | None:
+        """The same of a step of a block that the gradient goes through again."""
+        return carry(self.silent_recording, {o.name: NEXT + o.name for o in self.spec.states}) if self.tiled else None
+
+    @cached_property
+    def carried_backward(self) -> Carried | None:
+        """The same of the backstep: the sums over the cotangents are those of the step before it in time."""
+        cotangents = [cotangent(o.name) for o in self.spec.states]
+        return carry(self.backward, {n: n for n in cotangents}) if self.tiled else None
+
+    @cached_property
+    def forward_pair(self) -> Program | None:
+        """Two forward steps in one walk over a state, where a step has one walk."""
+        return pair(self.forward, [o.name for o in self.spec.states]) if self.tiled else None
+
+    @property
+    def loop_steps(self) -> tuple[tuple[Program, int], ...]:
+        """What a call with its gradient runs, and for how many steps at a time."""
+        both = (
+            (self.forward, self.carried_forward),
+            (self.silent_recording, self.carried_recording),
+            (self.backward, self.carried_backward),
+        )
+        single = tuple((carried.step if carried else plain, 1) for plain, carried in both)
+        return ((self.forward_pair, 2), *single[1:]) if self.forward_pair else single
 
     @cached_property
     def recording(self) -> Program:

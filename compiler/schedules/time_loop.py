@@ -7,9 +7,10 @@ never leaves the task's working memory between two steps.
 from __future__ import annotations
 
 from rekern.gradient import cotangent
-from rekern.loops.program import Place
+from rekern.loops.program import Place, Program
 from rekern.printers.cpp import identifier, literal
 from rekern.schedules.builder import PassBuilder
+from rekern.schedules.carry import Carried
 from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot, View, WeightProducts, WorkArray
 from rekern.schedules.programs import SAVED, Programs, decode
 from rekern.trace import cells_of, named
@@ -33,8 +34,11 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
             )
     if recording and programs.streamed:
         results |= _saved_views(b, mine=True)
-    body = b.body(program, inputs, results, early=True)
-    params = b.params(program)
+    carried = programs.carried_forward if name == "forward" else None
+    body = b.body(program, inputs, results, carried=carried, early=True)
+    together = programs.forward_pair if name == "forward" else None
+    second = b.second(together, inputs, results) if together is not None else None
+    params = b.params(*_as_run(program, carried))
     load, store, reset = [], [], []
     states = b.state_arrays()
     for o, place, array in states:
@@ -51,8 +55,9 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         slot=_slot(b) if slots else (),
         states=tuple(array for _, _, array in states),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, reset),
+        reset=_where_reset(b, [*reset, *(["begins = true;"] if body.first else [])]),
         body=body,
+        second=second,
         again=None,
         restart=(),
         carried=(),
@@ -84,12 +89,19 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             )
     for name, (index, _) in programs.weight_terms[1].items():
         results[(name, ())] = b.view(Slot("vector", name), (index.dim,))
-    body = b.body(program, inputs, results, adds=True, back=True)
-    again = b.body(programs.silent_recording, inputs, results, adds=True) if programs.keep == "blocks" else None
-    used = (program, programs.silent_recording) if again else (program,)
+    carried = programs.carried_backward
+    body = b.body(program, inputs, results, carried=carried, adds=True, back=True)
+    used = _as_run(program, carried)
+    again = None
+    if programs.keep == "blocks":
+        carried = programs.carried_recording
+        again = b.body(programs.silent_recording, inputs, results, carried=carried, adds=True)
+        used += _as_run(programs.silent_recording, carried)
     params = b.params(*used)
-    load, store, reset, carried = [], [], [], []
+    load, store, reset, kept = [], [], [], []
     restart = [f"fill({b.at(a.name, a.size)}, {a.size}, {literal(o.init)});" for o, _, a in b.state_arrays()]
+    if again is not None and again.first:
+        restart.append("begins = true;")
     for o, place, array in b.state_arrays(cotangent("")):
         source = b.view(Slot("d_state_out", *place), o.axes, mine=True, suffix="d_last")
         target = b.view(Slot("d_state_in", *place), o.axes, suffix="d_first")
@@ -100,7 +112,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         )
         reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
         b.work[array.name] = array
-        carried.append(array.name)
+        kept.append(array.name)
     for assign in program.assigns:
         if assign.add:
             name = identifier(assign.target)
@@ -108,7 +120,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             weight = Slot("d_param", assign.target[0].removeprefix(cotangent("")), assign.target[1])
             target = b.view(weight, axes, suffix="gradient")
             b.work[name] = WorkArray(name, b.size(axes))
-            carried.append(name)
+            kept.append(name)
             load.append(f"fill({b.at(name, b.size(axes))}, {b.size(axes)}, real(0));")
             store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
@@ -119,13 +131,19 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         slot=() if programs.streamed else _slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, reset),
+        reset=_where_reset(b, [*reset, *(["ends = true;"] if body.first else [])]),
         body=body,
+        second=None,
         again=again,
         restart=_where_reset(b, restart),
-        carried=tuple(carried),
+        carried=tuple(kept),
         store=tuple(store),
     )
+
+
+def _as_run(program: Program, carried: Carried | None) -> tuple[Program, ...]:
+    """What runs for a program."""
+    return (carried.first, carried.step) if carried is not None else (program,)
 
 
 def _weight_products(b: PassBuilder) -> tuple[WeightProducts, ...]:

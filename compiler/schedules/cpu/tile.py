@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sympy import Expr
+from sympy import Expr, Rational
 
 from rekern.hwmodels import Cpu, Machine
 from rekern.printers.cpp_nests import SPARE_REGISTERS
@@ -48,16 +48,17 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     v, b = vectors.symbol, block.symbol
     rows, rest = columns_and_rest(programs, shape, kept=False)
     slot_rows, slot_rest = columns_and_rest(programs, shape, kept=True)
-    passes = [walks(p) for p in (programs.forward, programs.silent_recording, programs.backward)]
-    every = [walk for found in passes for walk in found]
-    sums = max([1, *(walk.sums for walk in every)])
+    passes = [(walks(p), steps) for p, steps in programs.loop_steps]
+    every = [(walk, steps) for found, steps in passes for walk in found]
+    sums = max([1, *(walk.sums for walk, _ in every)])
     slot = slot_rows * v * cpu.vector_bytes + slot_rest * number
     tiles = RoundedUp(length / (v * lanes))
     tasks = shape.sequences * shape.heads
     waves = RoundedUp(tasks * tiles / shape.threads) / tasks
     state = rows * v * cpu.vector_bytes + rest * number
-    far = When(AtMost(state, cpu.l1_bytes), 0, state * sum(w.arrays for w in every) / cpu.l2_bytes_per_cycle)
-    per_row = ROW_OVERHEAD * len(every) + ROW_SUM * sum(w.row_sums for w in every)
+    touched = sum(Rational(walk.arrays, steps) for walk, steps in every)
+    far = When(AtMost(state, cpu.l1_bytes), 0, state * touched / cpu.l2_bytes_per_cycle)
+    per_row = sum((ROW_OVERHEAD + ROW_SUM * walk.row_sums) / steps for walk, steps in every)
     return Problem(
         f"the column tile of {programs.spec.name}",
         (vectors, block),
@@ -88,8 +89,8 @@ def tile_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     )
 
 
-def _cycles(every: Iterable[Walk], v: Expr, cpu: Cpu) -> Iterable[Expr]:
-    """Cycles of one row in each walk: its arithmetic, its traffic, or waiting for the sums of the row before."""
-    for walk in every:
+def _cycles(every: Iterable[tuple[Walk, int]], v: Expr, cpu: Cpu) -> Iterable[Expr]:
+    """Cycles of a row and a step in each walk: arithmetic, traffic, or waiting for the sums of the row before."""
+    for walk, steps in every:
         traffic = walk.arrays * v * cpu.vector_bytes / cpu.l1_bytes_per_cycle
-        yield Most(walk.multiply_adds * v / cpu.fma_per_cycle, traffic, CHAIN if walk.sums else 0)
+        yield Most(walk.multiply_adds * v / cpu.fma_per_cycle, traffic, CHAIN if walk.sums else 0) / steps

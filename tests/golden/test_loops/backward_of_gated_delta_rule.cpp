@@ -53,55 +53,63 @@ struct Slot {
 
 // One thread's arrays. Rows are padded to whole vectors, so the loops have no remainders.
 struct Work {
-    real* sum_k_d_S_scale_etc;
     real* sum_v_g_kept_0_etc;
-    real* sum_k_d_S_scale_etc_2;
-    real* sum_d_S_scale_q_etc;
+    real* sum_carried_k_d_S_q_k_etc;
+    real* sum_S_d_S_q_etc;
     real* v_g_kept_0;
+    real* scale_d_out;
+    real* carried_k_d_S_sum_q_k_scale_etc;
     real* g_k;
-    real* beta_sum_k_d_S_scale_etc;
+    real* beta_carried_k_d_S_sum_q_k_etc;
     real* sum_v_g_kept_0_etc_rows;
-    real* sum_k_d_S_scale_etc_2_rows;
+    real* sum_carried_k_d_S_q_k_etc_rows;
     real* q;
     real* k;
     real* v;
     real* d_out;
+    real* carried_k_d_S;
+    real* next_k;
     real* d_k;
     real* d_v;
     real* d_g;
     real* d_beta;
-    real* sum_k_S;
     real* sum_d_out_g_S_etc;
-    real* v_g_sum_k_S;
+    real* v_g_carried_k_S;
     real* sum_d_out_g_S_etc_rows;
+    real* carried_k_S;
     real* d_q;
     real* d_S;
+    real* mask_K;
     real* block_slots;
 
     Work(Arena& arena, const Call& call, const Dims& dims) {
-        sum_k_d_S_scale_etc = arena.take(V_TILE);
         sum_v_g_kept_0_etc = arena.take(dims.K_row);
-        sum_k_d_S_scale_etc_2 = arena.take(dims.K_row);
-        sum_d_S_scale_q_etc = arena.take(V_TILE);
+        sum_carried_k_d_S_q_k_etc = arena.take(dims.K_row);
+        sum_S_d_S_q_etc = arena.take(V_TILE);
         v_g_kept_0 = arena.take(V_TILE);
+        scale_d_out = arena.take(V_TILE);
+        carried_k_d_S_sum_q_k_scale_etc = arena.take(V_TILE);
         g_k = arena.take(dims.K_row);
-        beta_sum_k_d_S_scale_etc = arena.take(V_TILE);
+        beta_carried_k_d_S_sum_q_k_etc = arena.take(V_TILE);
         sum_v_g_kept_0_etc_rows = arena.take(LANES * dims.K_row);
-        sum_k_d_S_scale_etc_2_rows = arena.take(LANES * dims.K_row);
+        sum_carried_k_d_S_q_k_etc_rows = arena.take(LANES * dims.K_row);
         q = arena.take(dims.K_row);
         k = arena.take(dims.K_row);
         v = arena.take(V_TILE);
         d_out = arena.take(V_TILE);
+        carried_k_d_S = arena.take(V_TILE);
+        next_k = arena.take(dims.K_row);
         d_k = arena.take(dims.K_row);
         d_v = arena.take(V_TILE);
         d_g = arena.take(1);
         d_beta = arena.take(1);
-        sum_k_S = arena.take(V_TILE);
         sum_d_out_g_S_etc = arena.take(dims.K_row);
-        v_g_sum_k_S = arena.take(V_TILE);
+        v_g_carried_k_S = arena.take(V_TILE);
         sum_d_out_g_S_etc_rows = arena.take(LANES * dims.K_row);
+        carried_k_S = arena.take(V_TILE);
         d_q = arena.take(dims.K_row);
         d_S = arena.take(dims.K * V_TILE);
+        mask_K = arena.take(dims.K_row);
         block_slots = arena.take((call.block + 1) * Slot::size(dims));
     }
 };
@@ -141,22 +149,27 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
     const Array S_d_first(call.tensors[12], head, group, true, {{0, dims.K, 0}, {1, dims.V, first_column}}, V_TILE);
     const real scale = real(call.scalars[0]);
 
-    real* sum_k_d_S_scale_etc = work.sum_k_d_S_scale_etc;
+    const real* mask_K = work.mask_K;
+    fill_mask(work.mask_K, dims.K, dims.K_row);
     real* sum_v_g_kept_0_etc = work.sum_v_g_kept_0_etc;
-    real* sum_k_d_S_scale_etc_2 = work.sum_k_d_S_scale_etc_2;
-    real* sum_d_S_scale_q_etc = work.sum_d_S_scale_q_etc;
+    real* sum_carried_k_d_S_q_k_etc = work.sum_carried_k_d_S_q_k_etc;
+    real* sum_S_d_S_q_etc = work.sum_S_d_S_q_etc;
     real* v_g_kept_0 = work.v_g_kept_0;
+    real* scale_d_out = work.scale_d_out;
+    real* carried_k_d_S_sum_q_k_scale_etc = work.carried_k_d_S_sum_q_k_scale_etc;
     real* g_k = work.g_k;
-    real* beta_sum_k_d_S_scale_etc = work.beta_sum_k_d_S_scale_etc;
+    real* beta_carried_k_d_S_sum_q_k_etc = work.beta_carried_k_d_S_sum_q_k_etc;
     real* sum_v_g_kept_0_etc_rows = work.sum_v_g_kept_0_etc_rows;
-    real* sum_k_d_S_scale_etc_2_rows = work.sum_k_d_S_scale_etc_2_rows;
-    real* sum_k_S = work.sum_k_S;
+    real* sum_carried_k_d_S_q_k_etc_rows = work.sum_carried_k_d_S_q_k_etc_rows;
+    real* carried_k_d_S = work.carried_k_d_S;
     real* sum_d_out_g_S_etc = work.sum_d_out_g_S_etc;
-    real* v_g_sum_k_S = work.v_g_sum_k_S;
+    real* v_g_carried_k_S = work.v_g_carried_k_S;
     real* sum_d_out_g_S_etc_rows = work.sum_d_out_g_S_etc_rows;
+    real* carried_k_S = work.carried_k_S;
     const bool first_of_group = tile == tile_count(call, sizes) * group / call.groups;  // nothing to add to yet
     real* const d_S = work.d_S;
     S_d_last.read(d_S, sequence.state, 0);
+    bool ends = true;  // no later step has taken the sums that the next one begins with
     const int64_t units = call.units();
     const int64_t slot_numbers = Slot::size(dims);
     const real* const saved = call.saved + ((head * tile_count(call, sizes) + tile) * (call.steps_before[units] / call.block + units) +
@@ -169,6 +182,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             Arena kept(const_cast<real*>(saved) + block * state_size(dims));
             copy(slot.S, kept.take(dims.K * V_TILE), dims.K * V_TILE);
         }
+        bool begins = true;  // the same of a step of the block, which runs forwards
         for (int64_t step = block_first; step < block_end; ++step) {
             const Slot slot(work.block_slots + (step - block_first) * slot_numbers, dims);
             const Slot next(work.block_slots + (step - block_first + 1) * slot_numbers, dims);
@@ -181,6 +195,8 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real g = g_tensor.one(batch, time);
             const real beta = beta_tensor.one(batch, time);
             const real* d_out = out_d_out_tensor.view(work.d_out, batch, time);
+            const int64_t next_time = sequence.at(step + 1 < steps ? step + 1 : step, call.reverse);  // the last step's: its own
+            const real* next_k = k_tensor.view(work.next_k, batch, next_time);
             real* d_q = work.d_q;
             if (step + AHEAD < steps) {
                 const int64_t later = sequence.at(step + AHEAD, call.reverse);
@@ -193,42 +209,51 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             }
             if (call.resets(sequence, time)) {
                 fill(S, dims.K * V_TILE, real(0));
+                begins = true;
+            }
+            if (begins) {
+                vec carried_k_S_sum[2][V_TILE / LANES];
+                for (vec& lane : carried_k_S_sum[0]) lane = all(0);
+                for (vec& lane : carried_k_S_sum[1]) lane = all(0);
+                const auto take_row = [&](int64_t at_k, int turn) {
+                    const real k_at_k = k[at_k];
+                    for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
+                        carried_k_S_sum[turn][at_v / LANES] += k_at_k * load(S + at_k * V_TILE + at_v);
+                    }
+                };
+                for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
+                    take_row(at_k, 0);
+                    if (at_k + 1 < dims.K) take_row(at_k + 1, 1);
+                }
+                for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(carried_k_S + at_v, carried_k_S_sum[0][at_v / LANES] + carried_k_S_sum[1][at_v / LANES]);
+                begins = false;
             }
             const real exp_g = rk_exp(g);
-            vec sum_k_S_sum[2][V_TILE / LANES];
-            for (vec& lane : sum_k_S_sum[0]) lane = all(0);
-            for (vec& lane : sum_k_S_sum[1]) lane = all(0);
-            const auto take_row = [&](int64_t at_k, int turn) {
-                const real k_at_k = k[at_k];
-                for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    sum_k_S_sum[turn][at_v / LANES] += k_at_k * load(S + at_k * V_TILE + at_v);
-                }
-            };
-            for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
-                take_row(at_k, 0);
-                if (at_k + 1 < dims.K) take_row(at_k + 1, 1);
-            }
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_S + at_v, sum_k_S_sum[0][at_v / LANES] + sum_k_S_sum[1][at_v / LANES]);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                const vec sum_k_S_at_v = load(sum_k_S + at_v);
-                store(v_g_sum_k_S + at_v, load(v + at_v) - exp_g * sum_k_S_at_v);
-                store(kept_0 + at_v, sum_k_S_at_v);
+                const vec carried_k_S_at_v = load(carried_k_S + at_v);
+                store(v_g_carried_k_S + at_v, load(v + at_v) - exp_g * carried_k_S_at_v);
+                store(kept_0 + at_v, carried_k_S_at_v);
             }
-            vec v_g_sum_k_S_held[V_TILE / LANES];
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_g_sum_k_S_held[at_v / LANES] = load(v_g_sum_k_S + at_v);
+            vec v_g_carried_k_S_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_g_carried_k_S_held[at_v / LANES] = load(v_g_carried_k_S + at_v);
             vec d_out_held[V_TILE / LANES];
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held[at_v / LANES] = load(d_out + at_v);
+            vec carried_k_S_sum[V_TILE / LANES];
+            for (vec& lane : carried_k_S_sum) lane = all(0);
             for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
                 const real value = beta * k[at_k];
+                const real next_k_at_k = next_k[at_k];
                 vec sum_d_out_g_S_etc_lanes = all(0);
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    const vec value_2 = exp_g * load(S + at_k * V_TILE + at_v) + value * v_g_sum_k_S_held[at_v / LANES];
+                    const vec value_2 = exp_g * load(S + at_k * V_TILE + at_v) + value * v_g_carried_k_S_held[at_v / LANES];
                     sum_d_out_g_S_etc_lanes += d_out_held[at_v / LANES] * value_2;
+                    carried_k_S_sum[at_v / LANES] += next_k_at_k * value_2;
                     store(next_S + at_k * V_TILE + at_v, value_2);
                 }
                 store(sum_d_out_g_S_etc_rows + at_k * LANES, sum_d_out_g_S_etc_lanes);
             }
             sum_rows(sum_d_out_g_S_etc, sum_d_out_g_S_etc_rows, dims.K_row);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(carried_k_S + at_v, carried_k_S_sum[at_v / LANES]);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
                 store(d_q + at_k, scale * load(sum_d_out_g_S_etc + at_k));
             }
@@ -246,6 +271,8 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             const real g = g_tensor.one(batch, time);
             const real beta = beta_tensor.one(batch, time);
             const real* d_out = out_d_out_tensor.view(work.d_out, batch, time);
+            const int64_t next_time = sequence.at(step > 0 ? step - 1 : step, call.reverse);  // the last step's: its own
+            const real* next_k = k_tensor.view(work.next_k, batch, next_time);
             real* d_k = work.d_k;
             real* d_v = v_gradient.open(work.d_v, batch, time);
             real* d_g = work.d_g;
@@ -263,88 +290,106 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
                 g_gradient.fetch(batch, later);
                 beta_gradient.fetch(batch, later);
             }
+            if (ends) {
+                vec carried_k_d_S_sum[2][V_TILE / LANES];
+                for (vec& lane : carried_k_d_S_sum[0]) lane = all(0);
+                for (vec& lane : carried_k_d_S_sum[1]) lane = all(0);
+                const auto take_row = [&](int64_t at_k, int turn) {
+                    const real k_at_k = k[at_k];
+                    for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
+                        carried_k_d_S_sum[turn][at_v / LANES] += k_at_k * load(d_S + at_k * V_TILE + at_v);
+                    }
+                };
+                for (int64_t at_k = 0; at_k < dims.K; at_k += 2) {
+                    take_row(at_k, 0);
+                    if (at_k + 1 < dims.K) take_row(at_k + 1, 1);
+                }
+                for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(carried_k_d_S + at_v, carried_k_d_S_sum[0][at_v / LANES] + carried_k_d_S_sum[1][at_v / LANES]);
+                ends = false;
+            }
             const real exp_g_2 = rk_exp(g);
             const real exp_g = exp_g_2;
             const real g_beta = exp_g_2 * beta;
-            vec d_out_held[V_TILE / LANES];
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held[at_v / LANES] = load(d_out + at_v);
-            vec sum_k_d_S_scale_etc_sum[V_TILE / LANES];
-            for (vec& lane : sum_k_d_S_scale_etc_sum) lane = all(0);
-            for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
-                const real k_at_k = k[at_k];
-                const real value = scale * q[at_k];
-                for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                    const vec value_2 = k_at_k * (load(d_S + at_k * V_TILE + at_v) + value * d_out_held[at_v / LANES]);
-                    sum_k_d_S_scale_etc_sum[at_v / LANES] += value_2;
-                }
+            vec sum_q_k_lanes = all(0);
+            for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
+                sum_q_k_lanes += select(load_mask(mask_K + at_k), load(q + at_k) * load(k + at_k), all(0));
             }
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_k_d_S_scale_etc + at_v, sum_k_d_S_scale_etc_sum[at_v / LANES]);
+            const real sum_q_k = sum_lanes(sum_q_k_lanes);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
                 store(g_k + at_k, exp_g * load(k + at_k));
             }
-            vec sum_k_d_S_scale_etc_3_lanes = all(0);
-            vec sum_k_d_S_scale_etc_4_lanes = all(0);
+            vec sum_carried_k_d_S_q_k_etc_2_lanes = all(0);
+            vec sum_carried_k_d_S_q_k_etc_3_lanes = all(0);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                 const vec kept_0_at_v = load(kept_0 + at_v);
-                const vec value_3 = load(v + at_v) - exp_g * kept_0_at_v;
-                const vec sum_k_d_S_scale_etc_at_v = load(sum_k_d_S_scale_etc + at_v);
-                const vec value_4 = beta * sum_k_d_S_scale_etc_at_v;
-                store(v_g_kept_0 + at_v, value_3);
-                sum_k_d_S_scale_etc_3_lanes += sum_k_d_S_scale_etc_at_v * kept_0_at_v;
-                sum_k_d_S_scale_etc_4_lanes += sum_k_d_S_scale_etc_at_v * value_3;
-                store(beta_sum_k_d_S_scale_etc + at_v, value_4);
+                const vec value = load(v + at_v) - exp_g * kept_0_at_v;
+                const vec value_2 = scale * load(d_out + at_v);
+                const vec value_3 = load(carried_k_d_S + at_v) + sum_q_k * value_2;
+                const vec value_4 = beta * value_3;
+                store(v_g_kept_0 + at_v, value);
+                store(scale_d_out + at_v, value_2);
+                store(carried_k_d_S_sum_q_k_scale_etc + at_v, value_3);
+                sum_carried_k_d_S_q_k_etc_2_lanes += value_3 * kept_0_at_v;
+                sum_carried_k_d_S_q_k_etc_3_lanes += value_3 * value;
+                store(beta_carried_k_d_S_sum_q_k_etc + at_v, value_4);
                 store(d_v + at_v, value_4);
             }
-            const real sum_k_d_S_scale_etc_3 = sum_lanes(sum_k_d_S_scale_etc_3_lanes);
-            const real sum_k_d_S_scale_etc_4 = sum_lanes(sum_k_d_S_scale_etc_4_lanes);
-            d_beta[0] = sum_k_d_S_scale_etc_4;
-            vec d_out_held_2[V_TILE / LANES];
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) d_out_held_2[at_v / LANES] = load(d_out + at_v);
+            const real sum_carried_k_d_S_q_k_etc_2 = sum_lanes(sum_carried_k_d_S_q_k_etc_2_lanes);
+            const real sum_carried_k_d_S_q_k_etc_3 = sum_lanes(sum_carried_k_d_S_q_k_etc_3_lanes);
+            d_beta[0] = sum_carried_k_d_S_q_k_etc_3;
+            vec scale_d_out_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) scale_d_out_held[at_v / LANES] = load(scale_d_out + at_v);
             vec v_g_kept_0_held[V_TILE / LANES];
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_g_kept_0_held[at_v / LANES] = load(v_g_kept_0 + at_v);
-            vec sum_k_d_S_scale_etc_held[V_TILE / LANES];
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) sum_k_d_S_scale_etc_held[at_v / LANES] = load(sum_k_d_S_scale_etc + at_v);
-            vec beta_sum_k_d_S_scale_etc_held[V_TILE / LANES];
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) beta_sum_k_d_S_scale_etc_held[at_v / LANES] = load(beta_sum_k_d_S_scale_etc + at_v);
-            vec sum_d_S_scale_q_etc_sum[V_TILE / LANES];
-            for (vec& lane : sum_d_S_scale_q_etc_sum) lane = all(0);
+            vec carried_k_d_S_sum_q_k_scale_etc_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) carried_k_d_S_sum_q_k_scale_etc_held[at_v / LANES] = load(carried_k_d_S_sum_q_k_scale_etc + at_v);
+            vec beta_carried_k_d_S_sum_q_k_etc_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) beta_carried_k_d_S_sum_q_k_etc_held[at_v / LANES] = load(beta_carried_k_d_S_sum_q_k_etc + at_v);
+            vec sum_S_d_S_q_etc_sum[V_TILE / LANES];
+            for (vec& lane : sum_S_d_S_q_etc_sum) lane = all(0);
+            vec carried_k_d_S_sum[V_TILE / LANES];
+            for (vec& lane : carried_k_d_S_sum) lane = all(0);
             for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
-                const real value_5 = scale * q[at_k];
+                const real q_at_k = q[at_k];
+                const real next_k_at_k = next_k[at_k];
                 const real g_k_at_k = g_k[at_k];
                 vec sum_v_g_kept_0_etc_lanes = all(0);
-                vec sum_k_d_S_scale_etc_2_lanes = all(0);
+                vec sum_carried_k_d_S_q_k_etc_lanes = all(0);
                 for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
                     const vec d_S_at_k_v = load(d_S + at_k * V_TILE + at_v);
-                    const vec value_6 = d_S_at_k_v + value_5 * d_out_held_2[at_v / LANES];
+                    const vec value_5 = d_S_at_k_v + q_at_k * scale_d_out_held[at_v / LANES];
                     const vec S_at_k_v = load(S + at_k * V_TILE + at_v);
-                    const vec value_7 = -(g_k_at_k * beta_sum_k_d_S_scale_etc_held[at_v / LANES]) + exp_g * value_6;
-                    sum_v_g_kept_0_etc_lanes += v_g_kept_0_held[at_v / LANES] * value_6;
-                    sum_k_d_S_scale_etc_2_lanes += sum_k_d_S_scale_etc_held[at_v / LANES] * S_at_k_v;
-                    sum_d_S_scale_q_etc_sum[at_v / LANES] += value_6 * S_at_k_v;
-                    store(d_S + at_k * V_TILE + at_v, value_7);
+                    const vec value_6 = -(g_k_at_k * beta_carried_k_d_S_sum_q_k_etc_held[at_v / LANES]) + exp_g * value_5;
+                    sum_v_g_kept_0_etc_lanes += v_g_kept_0_held[at_v / LANES] * value_5;
+                    sum_carried_k_d_S_q_k_etc_lanes += carried_k_d_S_sum_q_k_scale_etc_held[at_v / LANES] * S_at_k_v;
+                    sum_S_d_S_q_etc_sum[at_v / LANES] += S_at_k_v * value_5;
+                    carried_k_d_S_sum[at_v / LANES] += next_k_at_k * value_6;
+                    store(d_S + at_k * V_TILE + at_v, value_6);
                 }
                 store(sum_v_g_kept_0_etc_rows + at_k * LANES, sum_v_g_kept_0_etc_lanes);
-                store(sum_k_d_S_scale_etc_2_rows + at_k * LANES, sum_k_d_S_scale_etc_2_lanes);
+                store(sum_carried_k_d_S_q_k_etc_rows + at_k * LANES, sum_carried_k_d_S_q_k_etc_lanes);
             }
             sum_rows(sum_v_g_kept_0_etc, sum_v_g_kept_0_etc_rows, dims.K_row);
-            sum_rows(sum_k_d_S_scale_etc_2, sum_k_d_S_scale_etc_2_rows, dims.K_row);
-            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_d_S_scale_q_etc + at_v, sum_d_S_scale_q_etc_sum[at_v / LANES]);
+            sum_rows(sum_carried_k_d_S_q_k_etc, sum_carried_k_d_S_q_k_etc_rows, dims.K_row);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_S_d_S_q_etc + at_v, sum_S_d_S_q_etc_sum[at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(carried_k_d_S + at_v, carried_k_d_S_sum[at_v / LANES]);
             for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
-                const vec value_8 = beta * load(sum_v_g_kept_0_etc + at_k) - g_beta * load(sum_k_d_S_scale_etc_2 + at_k);
-                store(d_k + at_k, value_8);
+                const vec value_7 = beta * load(sum_v_g_kept_0_etc + at_k) - g_beta * load(sum_carried_k_d_S_q_k_etc + at_k);
+                store(d_k + at_k, value_7);
             }
-            vec sum_d_S_scale_q_etc_2_lanes = all(0);
+            vec sum_S_d_S_q_etc_2_lanes = all(0);
             for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
-                sum_d_S_scale_q_etc_2_lanes += load(sum_d_S_scale_q_etc + at_v);
+                sum_S_d_S_q_etc_2_lanes += load(sum_S_d_S_q_etc + at_v);
             }
-            const real sum_d_S_scale_q_etc_2 = sum_lanes(sum_d_S_scale_q_etc_2_lanes);
-            d_g[0] = exp_g * (-(beta * sum_k_d_S_scale_etc_3) + sum_d_S_scale_q_etc_2);
+            const real sum_S_d_S_q_etc_2 = sum_lanes(sum_S_d_S_q_etc_2_lanes);
+            d_g[0] = exp_g * (-(beta * sum_carried_k_d_S_q_k_etc_2) + sum_S_d_S_q_etc_2);
             k_gradient.put(batch, time, d_k, first_of_group);
             v_gradient.close(d_v, batch, time);
             g_gradient.put(batch, time, d_g, first_of_group);
             beta_gradient.put(batch, time, d_beta, first_of_group);
             if (call.resets(sequence, time)) {
                 fill(d_S, dims.K * V_TILE, real(0));
+                ends = true;
             }
         }
     }

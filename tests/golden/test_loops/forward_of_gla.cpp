@@ -18,6 +18,8 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
 
     real* sum_q_g_S_etc = work.sum_q_g_S_etc;
     real* exp_g = work.exp_g;
+    real* sum_next_q_next_g_g_etc = work.sum_next_q_next_g_g_etc;
+    real* exp_next_g = work.exp_next_g;
     real* const S = work.S;
     S_first.read(S, sequence.state, 0);
     const int64_t units = call.units();
@@ -48,6 +50,61 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, int64_t un
             saved += kept.used;
         }
 
+        // Two steps share a walk over the state, unless something happens to it between them.
+        if (step + 1 < steps && !call.resets(sequence, sequence.at(step + 1, call.reverse)) && !(saved && (step + 1) % call.block == 0)) {
+            ++step;
+            const int64_t next_time = sequence.at(step, call.reverse);
+            const real* next_g = g_tensor.view(work.next_g, batch, next_time);
+            const real* next_k = k_tensor.view(work.next_k, batch, next_time);
+            const real* next_q = q_tensor.view(work.next_q, batch, next_time);
+            const real* next_v = v_tensor.view(work.next_v, batch, next_time);
+            real* next_out = out_tensor.open(work.next_out, batch, next_time);
+            if (step + AHEAD < steps) {
+                const int64_t later = sequence.at(step + AHEAD, call.reverse);
+                q_tensor.fetch(batch, later);
+                k_tensor.fetch(batch, later);
+                v_tensor.fetch(batch, later);
+                g_tensor.fetch(batch, later);
+                out_tensor.fetch(batch, later);
+            }
+            for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
+                store(exp_g + at_k, rk_exp(load(g + at_k)));
+                store(exp_next_g + at_k, rk_exp(load(next_g + at_k)));
+            }
+            vec v_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) v_held[at_v / LANES] = load(v + at_v);
+            vec next_v_held[V_TILE / LANES];
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) next_v_held[at_v / LANES] = load(next_v + at_v);
+            vec sum_q_g_S_etc_sum[V_TILE / LANES];
+            for (vec& lane : sum_q_g_S_etc_sum) lane = all(0);
+            vec sum_next_q_next_g_g_etc_sum[V_TILE / LANES];
+            for (vec& lane : sum_next_q_next_g_g_etc_sum) lane = all(0);
+            for (int64_t at_k = 0; at_k < dims.K; ++at_k) {
+                const real q_at_k = q[at_k];
+                const real exp_g_at_k = exp_g[at_k];
+                const real k_at_k = k[at_k];
+                const real next_q_at_k = next_q[at_k];
+                const real exp_next_g_at_k = exp_next_g[at_k];
+                const real next_k_at_k = next_k[at_k];
+                for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
+                    const vec S_at_k_v = load(S + at_k * V_TILE + at_v);
+                    const vec value = exp_g_at_k * S_at_k_v + k_at_k * v_held[at_v / LANES];
+                    const vec value_2 = exp_next_g_at_k * value + next_k_at_k * next_v_held[at_v / LANES];
+                    sum_q_g_S_etc_sum[at_v / LANES] += q_at_k * value;
+                    sum_next_q_next_g_g_etc_sum[at_v / LANES] += next_q_at_k * value_2;
+                    store(S + at_k * V_TILE + at_v, value_2);
+                }
+            }
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_q_g_S_etc + at_v, sum_q_g_S_etc_sum[at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) store(sum_next_q_next_g_g_etc + at_v, sum_next_q_next_g_g_etc_sum[at_v / LANES]);
+            for (int64_t at_v = 0; at_v < V_TILE; at_v += LANES) {
+                store(out + at_v, scale * load(sum_q_g_S_etc + at_v));
+                store(next_out + at_v, scale * load(sum_next_q_next_g_g_etc + at_v));
+            }
+            out_tensor.close(out, batch, time);
+            out_tensor.close(next_out, batch, next_time);
+            continue;
+        }
         for (int64_t at_k = 0; at_k < dims.K_row; at_k += LANES) {
             store(exp_g + at_k, rk_exp(load(g + at_k)));
         }
