@@ -130,7 +130,7 @@ class Lowering:
         targets = {v: f"new_{_spell(ir.read(*a.target))}" for a, v in zip(self.program.assigns, roots, strict=False)}
         mapping: dict[Node, Node] = {}
         for node in links(roots):
-            name, indices, new = self._temporary(node, targets.get(node) or _label(node))
+            name, indices, new = self._temporary(node, targets.get(node) or label(node))
             if new:
                 axes = self.temporaries[name]
                 (value,) = substitute([node], mapping)
