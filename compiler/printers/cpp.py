@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from rekern import ir
 from rekern.ir import Node, Read
 from rekern.loops.program import Loops, Place, Statement, is_early
+from rekern.loops.team import Sharing
 from rekern.printers.cpp_memory import Beside, Memory
-from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
+from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal, own_part
 from rekern.printers.cpp_nests import NestPrinter
+
+WAIT = "team.wait();"
 
 __all__ = ["Packed", "StepPrinter", "StepText", "identifier", "indent", "literal"]
 
@@ -96,6 +99,7 @@ class StepPrinter:
         registers: How many the machine has.
         streams: Where rows are streamed, the views that write them, by array; else None.
         early: Whether products with inputs are done outside the step.
+        sharing: How a team of threads shares the step, if it can.
     """
 
     def __init__(
@@ -106,10 +110,12 @@ class StepPrinter:
         registers: int,
         streams: Mapping[Place, str] | None = None,
         early: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         self.loops = loops
         self.early = early
-        self.memory = Memory(loops, tile, vectors, registers, streams)
+        self.sharing = sharing
+        self.memory = Memory(loops, tile, vectors, registers, streams, sharing)
         self.text = StepText()
         arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
         arrays += [s.target for nest in loops.nests for s in nest.statements]
@@ -123,11 +129,14 @@ class StepPrinter:
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:
-        for nest in self.loops.nests:
+        for n, nest in enumerate(self.loops.nests):
+            if self.sharing is not None and n in self.sharing.waits:
+                self.text.lines.append(WAIT)
             if nest.statements[0].matrix is not None:
                 self._product(nest.statements)
             else:
-                printer = NestPrinter(self.memory, self.names, self.stored, nest)
+                whole = self.sharing is None or n in self.sharing.whole
+                printer = NestPrinter(self.memory, self.names, self.stored, nest, whole)
                 lines = printer.run()
                 if self.memory.rows:
                     lines = ["for (int row = 0; row < rows; ++row) {", *indent(lines), "}"]
@@ -170,7 +179,8 @@ class StepPrinter:
         if early:
             beside = self.memory.beside.get(first[0])
             y = f"work.{beside.array if beside else y}"
-        text = f"contract({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows});"
+        own = "" if self.sharing is None else f", {own_part(packed.width)}"
+        text = f"contract({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows}{own});"
         if early:
             self.text.early.append(Early(place, text, tuple(s.target[0] for s in statements), y_row))
         else:

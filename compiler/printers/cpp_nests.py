@@ -14,7 +14,7 @@ from rekern.ir import Index, Node, Read
 from rekern.loops.padding import Padding, padding
 from rekern.loops.program import Nest, Place, Statement
 from rekern.printers.cpp_memory import Memory
-from rekern.printers.cpp_names import Names, identifier, indent, loop_variable
+from rekern.printers.cpp_names import Names, identifier, indent, loop_variable, own_part
 from rekern.printers.cpp_values import NestText, ValuePrinter
 
 ADDITION_LATENCY, PER_CYCLE = 4, 2  # cycles until a sum can be added to, and multiply-adds begun in one
@@ -23,17 +23,20 @@ START = {"sum": "0", "max": "-INFINITE"}
 
 
 class NestPrinter:
-    """Prints one nest.
+    """Prints one nest; over its whole axis, or (where it is not `whole`) over the part of a member of a team.
 
     `masks` are then the axes along which it sums lanes and has to leave some out, `row_sums` the arrays of vectors
     that become sums of rows, with how many there are, `ahead` the rows that it prefetches, `walks` the axes of
     streamed rows.
     """
 
-    def __init__(self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest) -> None:
+    def __init__(
+        self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest, whole: bool = True
+    ) -> None:
         self.memory = memory
         self.names = names
         self.nest = nest
+        self.whole = whole
         self.text = NestText(nest)
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
         self.turns = 1
@@ -126,6 +129,9 @@ class NestPrinter:
         if index == self.nest.lane and self.memory.streams is not None:
             self.walks.add(index.dim)
             return f"for (const int64_t {at} : walk_{index.dim})"
+        if index == self.nest.lane and not self.whole:
+            own = own_part(index.dim)
+            return f"for (int64_t {at} = {own}.first; {at} < {own}.last; {at} += LANES)"
         if index == self.nest.lane:
             return f"for (int64_t {at} = 0; {at} < {self.memory.row(index.dim)}; {at} += LANES)"
         return f"for (int64_t {at} = 0; {at} < dims.{index.dim}; ++{at})"
@@ -136,20 +142,29 @@ class NestPrinter:
 
     def _store(self, s: Statement, value: str) -> None:
         body = self.text.after[self.text.depth]
-        base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
-        place = f"{base} + {offset}"
+        base, offset = self.memory.target(s.target), self.memory.offset(s.target, s.axes)
+        place, mine = f"{base} + {offset}", self._mine(s)
         wide = self.values.wide(s.value, value)
         lane = self.nest.lane
         view = (self.memory.streams or {}).get(s.target)
         if self._is_local(s):
             body.append(f"const real {base} = {value};")
         elif lane is None:
-            body.append(f"{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
+            body.append(f"{mine}{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
         elif view is not None and s.axes == (lane,):
             body.append(f"{view}.store({base}, {offset}, {wide});")
         else:
             load, store = self._access(s, place, lane)
-            body.append(f"{store}, {load} + {wide});" if s.add else f"{store}, {wide});")
+            body.append(f"{mine}{store}, {load} + {wide});" if s.add else f"{mine}{store}, {wide});")
+
+    def _mine(self, s: Statement) -> str:
+        """Where all members of a team find what one of them is to store: the question whether that is this one."""
+        sharing = self.memory.sharing
+        if sharing is None or not self.whole or s.target[0] in sharing.private:
+            return ""
+        if self.nest.lane is None:
+            return "if (team.leads()) "
+        return f"if ({own_part(self.nest.lane.dim)}.holds({loop_variable(self.nest.lane)})) "
 
     def _access(self, s: Statement, place: str, lane: Index) -> tuple[str, str]:
         """What loads a vector of the target, and the beginning of what stores one."""

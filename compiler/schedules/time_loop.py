@@ -42,16 +42,18 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         target = b.view(Slot("state_out", *place), o.axes, mine=True, suffix="last")
         load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
         store.append(f"{target.name}.write(sequence.state, 0, {b.at(array.name, array.size)});")
-        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, {literal(o.init)});")
+        reset.append(b.fill(array, o.axes, literal(o.init)))
         if not slots:
-            b.work[array.name] = array
+            turns = place in b.turning
+            b.work[array.name] = WorkArray(array.name, f"dims.turns * {array.size}") if turns else array
     return b.finish(
         name,
         params=params,
         slot=_slot(b) if slots else (),
         states=tuple(array for _, _, array in states),
+        turning=tuple(array for _, place, array in states if place in b.turning),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, reset),
+        reset=(*b.waits(program)("reset"), *_where_reset(b, reset)),
         body=body,
         again=None,
         restart=(),
@@ -89,7 +91,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
     used = (program, programs.silent_recording) if again else (program,)
     params = b.params(*used)
     load, store, reset, carried = [], [], [], []
-    restart = [f"fill({b.at(a.name, a.size)}, {a.size}, {literal(o.init)});" for o, _, a in b.state_arrays()]
+    restart = [b.fill(a, o.axes, literal(o.init)) for o, _, a in b.state_arrays()]
     for o, place, array in b.state_arrays(cotangent("")):
         source = b.view(Slot("d_state_out", *place), o.axes, mine=True, suffix="d_last")
         target = b.view(Slot("d_state_in", *place), o.axes, suffix="d_first")
@@ -98,7 +100,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         store.append(
             f"{target.name}.{'add' if add else 'write'}(sequence.state, 0, {b.at(array.name, array.size)});"
         )
-        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
+        reset.append(b.fill(array, o.axes, "real(0)"))
         b.work[array.name] = array
         carried.append(array.name)
     for assign in program.assigns:
@@ -109,7 +111,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             target = b.view(weight, axes, suffix="gradient")
             b.work[name] = WorkArray(name, b.size(axes))
             carried.append(name)
-            load.append(f"fill({b.at(name, b.size(axes))}, {b.size(axes)}, real(0));")
+            load.append(b.fill(b.work[name], axes, "real(0)"))
             store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
         "backward",
@@ -119,7 +121,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         slot=() if programs.streamed else _slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, reset),
+        reset=(*b.waits(program)("reset"), *_where_reset(b, reset)),
         body=body,
         again=again,
         restart=_where_reset(b, restart),
