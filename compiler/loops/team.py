@@ -116,9 +116,7 @@ def _beside(loops: Loops, late: Iterable[Place]) -> frozenset[Place]:
 # -- what members read and write
 
 
-def _phases(
-    loops: Loops, whole: frozenset[int], private: frozenset[str], early: bool, back: bool
-) -> Iterator[Access]:
+def _phases(loops: Loops, whole: frozenset[int], private: frozenset[str], early: bool, back: bool) -> Iterator[Access]:
     """The phases of a step in order."""
     outside = {n for n, nest in enumerate(loops.nests) if early and is_early(loops.program, nest.statements[0])}
     products = [s for n in sorted(outside) for s in loops.nests[n].statements]
@@ -191,7 +189,7 @@ def _reads(
 
 @dataclass(frozen=True)
 class Copies:
-    """Which copy of an array a step reads and writes. `carried`: states that a step reads in one and leaves in the other."""
+    """Which copy of an array a step reads and writes. `carried`: states, read in one copy and left in the other."""
 
     turning: frozenset[Place]
     carried: frozenset[Place]

@@ -37,6 +37,7 @@ class NestPrinter:
         self.names = names
         self.nest = nest
         self.whole = whole
+        self.mine: list[str] = []  # stores by one member of a team
         self.text = NestText(nest)
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
         self.turns = 1
@@ -57,6 +58,7 @@ class NestPrinter:
                 self._join(s, *s.reduce, self.values.wide(s.value, value))
         text = self.text
         text.before[text.depth][:0] = self._prefetches()
+        text.after[text.depth] += self._if_mine()
         lines = text.before[text.depth] + text.after[text.depth]
         for level in range(text.depth - 1, -1, -1):
             if self.turns > 1 and level == text.depth - 2:
@@ -141,30 +143,34 @@ class NestPrinter:
         return not s.axes and not self.memory.rows and s.target[0] in self.memory.loops.temporaries
 
     def _store(self, s: Statement, value: str) -> None:
-        body = self.text.after[self.text.depth]
+        body = self.mine if self._is_stored_once(s) else self.text.after[self.text.depth]
         base, offset = self.memory.target(s.target), self.memory.offset(s.target, s.axes)
-        place, mine = f"{base} + {offset}", self._mine(s)
+        place = f"{base} + {offset}"
         wide = self.values.wide(s.value, value)
         lane = self.nest.lane
         view = (self.memory.streams or {}).get(s.target)
         if self._is_local(s):
             body.append(f"const real {base} = {value};")
         elif lane is None:
-            body.append(f"{mine}{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
+            body.append(f"{base}[{offset or '0'}] {'+=' if s.add else '='} {value};")
         elif view is not None and s.axes == (lane,):
             body.append(f"{view}.store({base}, {offset}, {wide});")
         else:
             load, store = self._access(s, place, lane)
-            body.append(f"{mine}{store}, {load} + {wide});" if s.add else f"{mine}{store}, {wide});")
+            body.append(f"{store}, {load} + {wide});" if s.add else f"{store}, {wide});")
 
-    def _mine(self, s: Statement) -> str:
-        """Where all members of a team find what one of them is to store: the question whether that is this one."""
+    def _is_stored_once(self, s: Statement) -> bool:
+        """Whether all members of a team find what one of them is to store."""
         sharing = self.memory.sharing
-        if sharing is None or not self.whole or s.target[0] in sharing.private:
-            return ""
-        if self.nest.lane is None:
-            return "if (team.leads()) "
-        return f"if ({own_part(self.nest.lane.dim)}.holds({loop_variable(self.nest.lane)})) "
+        return sharing is not None and self.whole and s.target[0] not in sharing.private
+
+    def _if_mine(self) -> list[str]:
+        """The stores of what all members of a team find: by the one in charge of it."""
+        lane = self.nest.lane
+        test = "team.leads()" if lane is None else f"{own_part(lane.dim)}.holds({loop_variable(lane)})"
+        if len(self.mine) > 1:
+            return [f"if ({test}) {{", *indent(self.mine), "}"]
+        return [f"if ({test}) {line}" for line in self.mine]
 
     def _access(self, s: Statement, place: str, lane: Index) -> tuple[str, str]:
         """What loads a vector of the target, and the beginning of what stores one."""

@@ -19,9 +19,8 @@ from rekern.schedules.team import shared
 from rekern.schedules.team import team as team_of
 from rekern.solver import Limit, Problem, Variable
 
-
 TILE_ROWS = 6  # of the tallest register tile, in templates/cpp/contract.h.j2
-
+UNEVEN = 2  # waits of a team beside a barrier of threads that arrive together
 
 def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     """Batch rows of a task, which share every read of a weight, but those of one task run one by one; and its team."""
@@ -37,6 +36,7 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     members = team.symbol if team else 1
     waves = ceiling(ceiling(shape.sequences / r) * shape.heads / floor(shape.threads / members))
     units = _units(shape, cpu)
+    wait_seconds = UNEVEN * cpu.barrier_seconds    # for each of the others
     share = ceiling(units / members) / units if team else 1    # of the member that has most to do
     resident = weights * number <= cpu.l2_bytes
     bandwidth = cpu.l2_bytes_per_cycle * cpu.clock_hz if resident else cpu.l3_bytes_per_s or cpu.dram_bytes_per_s
@@ -68,7 +68,7 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
             "products": waves * share * Min(r, shape.sequences, evaluate=False) * 2 * weights / cpu.float32_flops_per_s,
             "weights": waves * share * each_step * number / bandwidth,
             "kept_states": r * slot / b / cpu.dram_bytes_per_s,
-            **({"waiting": waves * _waits(programs) * (team.symbol - 1) * cpu.barrier_seconds} if team else {}),
+            **({"waiting": waves * _waits(programs) * (team.symbol - 1) * wait_seconds} if team else {}),
         },
     )
 
