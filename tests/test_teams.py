@@ -107,7 +107,7 @@ def same_bits(found: Run, expected: Run) -> None:
 def test_a_team_finds_what_one_thread_finds(spec: Recurrence, case: str) -> None:
     for dim in (20, 100, 256) if case == "one sequence" else (60,):
         sizes = {"D": dim, "N": 37}
-        for members, of, rows in ((2, 2, 16), (2, 5, 1), (3, 3, 2), (8, 8, 16)):
+        for members, of, rows in ((2, 2, 16), (3, 5, 1), (8, 8, 2)):
             expected = results(spec, case, 1, 1, rows, sizes)
             for found, wanted in zip(results(spec, case, members, of, rows, sizes), expected, strict=True):
                 same_bits(found, wanted)
@@ -212,7 +212,7 @@ def test_a_step_along_two_axes_is_not_shared() -> None:
         return h, h
 
     found = sharing(arrange(programs(both).forward), early=True, back=False)
-    assert isinstance(found, str) and "D x N" in found
+    assert isinstance(found, str) and "N x D" in found
 
 
 # -- sizes
@@ -220,7 +220,7 @@ def test_a_step_along_two_axes_is_not_shared() -> None:
 
 @pytest.mark.parametrize(
     ("dim", "sequences", "count", "members"),
-    [(256, 1, 2, 2), (256, 1, 1, 1), (256, 16, 2, 1), (20, 1, 2, 1), (1024, 1, 8, 8), (256, 4, 64, 8)],
+    [(256, 1, 2, 2), (256, 1, 1, 1), (256, 8, 2, 1), (20, 1, 2, 1), (1024, 1, 8, 8), (512, 2, 4, 4)],
 )
 def test_who_gets_a_team(dim: int, sequences: int, count: int, members: int) -> None:
     """Few sequences, many threads, steps that are long beside a wait."""

@@ -19,7 +19,7 @@ from rekern.schedules.team import shared
 from rekern.schedules.team import team as team_of
 from rekern.solver import Limit, Problem, Variable
 
-TILE_ROWS = 6  # of the tallest register tile, in templates/cpp/contract.h.j2
+ROWS_ENOUGH = 4  # of a task: with more, reads of the weight hardly count (4 to 6 rows are within 2 % in the L2 cache)
 UNEVEN = 2  # waits of a team beside a barrier of threads that arrive together
 
 def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
@@ -76,10 +76,10 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
 def _most_members(programs: Programs, shape: Shape, cpu: Cpu) -> int:
     """Threads that can share a task.
 
-    Where sequences fill the tiles of every thread, tasks of their own are as fast, and do not wait for a thread that
-    the system has set aside.
+    Where there are sequences enough for every thread, tasks of their own are as fast, and do not wait for a thread
+    that the system has set aside.
     """
-    full = shape.sequences * shape.heads >= shape.threads * TILE_ROWS
+    full = shape.sequences * shape.heads >= shape.threads * ROWS_ENOUGH
     if shape.threads == 1 or full or team_of(programs) is not None:
         return 1
     return min(shape.threads, _units(shape, cpu))
