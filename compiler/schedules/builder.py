@@ -110,9 +110,9 @@ class PassBuilder:
                 counts[order[-1]] = self.row(dims[order[-1]])
             parts = (f"{{{n}, {counts[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
             arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
-        construct = f"({', '.join(arguments)})"
         if self.team:
-            construct = f" = Array{construct}.part({self.own([dims[n] for n in order])})"
+            arguments.append(self.own([dims[n] for n in order]))
+        construct = f"({', '.join(arguments)})"
         if written and self.programs.streamed:
             construct = f" = Array{construct}.written(call.past_caches)"
         view = View(name, slot, construct, len(dims), self.size(dims))

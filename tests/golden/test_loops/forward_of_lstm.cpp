@@ -9,19 +9,19 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     const Slice own_D = team.slice(dims.D_row);
 
     // The caller's tensors.
-    const Array x_0_tensor = Array(call.tensors[0], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array x_1_tensor = Array(call.tensors[1], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array x_2_tensor = Array(call.tensors[2], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array x_3_tensor = Array(call.tensors[3], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array out_tensor = Array(call.tensors[4], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array b_0_tensor = Array(call.tensors[9], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array b_1_tensor = Array(call.tensors[10], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array b_2_tensor = Array(call.tensors[11], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array b_3_tensor = Array(call.tensors[12], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array h_first = Array(call.tensors[13], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array h_last = Array(call.tensors[14], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array c_first = Array(call.tensors[15], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
-    const Array c_last = Array(call.tensors[16], head, group, true, {{0, dims.D, 0}}, dims.D_row).part(own_D);
+    const Array x_0_tensor(call.tensors[0], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_1_tensor(call.tensors[1], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_2_tensor(call.tensors[2], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_3_tensor(call.tensors[3], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array out_tensor(call.tensors[4], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_0_tensor(call.tensors[9], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_1_tensor(call.tensors[10], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_2_tensor(call.tensors[11], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_3_tensor(call.tensors[12], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array h_first(call.tensors[13], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array h_last(call.tensors[14], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array c_first(call.tensors[15], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array c_last(call.tensors[16], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
     const real* b_0 = b_0_tensor.view(work.b_0, 0, 0);
     const real* b_1 = b_1_tensor.view(work.b_1, 0, 0);
     const real* b_2 = b_2_tensor.view(work.b_2, 0, 0);
