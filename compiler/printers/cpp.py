@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from rekern import ir
 from rekern.ir import Node, Read
 from rekern.loops.program import Loops, Nest, Place, Statement, is_early
+from rekern.loops.team import Sharing
 from rekern.printers.cpp_memory import Beside, Memory
-from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal
+from rekern.printers.cpp_names import TAKEN, Names, identifier, indent, literal, own_part
 from rekern.printers.cpp_nests import NestPrinter
+
+WAIT = "team.wait();"
 
 __all__ = ["Packed", "StepPrinter", "StepText", "identifier", "indent", "literal"]
 
@@ -97,6 +99,7 @@ class StepPrinter:
         registers: How many the machine has.
         streams: Where rows are streamed, the views that write them, by array; else None.
         early: Whether products with inputs are done outside the step.
+        sharing: How a team of threads shares the step, if it can.
     """
 
     def __init__(
@@ -107,10 +110,12 @@ class StepPrinter:
         registers: int,
         streams: Mapping[Place, str] | None = None,
         early: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         self.loops = loops
         self.early = early
-        self.memory = Memory(loops, tile, vectors, registers, streams)
+        self.sharing = sharing
+        self.memory = Memory(loops, tile, vectors, registers, streams, sharing)
         self.text = StepText()
         arrays: list[Place] = [(name, ()) for name in (*loops.program.roles, *loops.temporaries)]
         arrays += [s.target for nest in loops.nests for s in nest.statements]
@@ -124,20 +129,32 @@ class StepPrinter:
         self.stored: dict[Node, str] = {}  # value -> temporary that holds it already
 
     def run(self) -> StepText:
-        for walks, group in groupby(self.loops.nests, lambda nest: nest.statements[0].matrix is None):
-            if walks:
-                lines = [line for nest in group for line in self._walk(nest)]
-                if self.memory.rows:  # what the nests hand on stays in the first-level cache
-                    lines = ["for (int row = 0; row < rows; ++row) {", *indent(lines), "}"]
-                self.text.lines += lines
+        walks: list[str] = []  # of one batch row: what one nest hands to the next stays in the first-level cache
+        for n, nest in enumerate(self.loops.nests):
+            waits = self.sharing is not None and n in self.sharing.waits
+            product = nest.statements[0].matrix is not None
+            if waits or product:
+                self._each_row(walks)
+            if waits:
+                self.text.lines.append(WAIT)
+            if product:
+                self._product(nest.statements)
             else:
-                for nest in group:
-                    self._product(nest.statements)
+                walks += self._walk(nest, self.sharing is None or n in self.sharing.whole)
+        self._each_row(walks)
         return self.text
 
-    def _walk(self, nest: Nest) -> list[str]:
-        """The loops of one nest, for one batch row."""
-        printer = NestPrinter(self.memory, self.names, self.stored, nest)
+    def _each_row(self, walks: list[str]) -> None:
+        """Ends the loops of one batch row."""
+        if walks and self.memory.rows:
+            self.text.lines += ["for (int row = 0; row < rows; ++row) {", *indent(walks), "}"]
+        else:
+            self.text.lines += walks
+        walks.clear()
+
+    def _walk(self, nest: Nest, whole: bool) -> list[str]:
+        """The loops of one nest, for one batch row; `whole`: over all units, whatever is this member's part."""
+        printer = NestPrinter(self.memory, self.names, self.stored, nest, whole)
         lines = printer.run()
         self.text.masks |= printer.masks
         self.text.ahead.update(printer.ahead)
@@ -177,7 +194,8 @@ class StepPrinter:
         if early:
             beside = self.memory.beside.get(first[0])
             y = f"work.{beside.array if beside else y}"
-        text = f"contract({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows});"
+        own = "" if self.sharing is None else f", {own_part(packed.width)}"
+        text = f"contract({y}, {y_row}, {x}, {x_row}, {packed.name}, {rows}{own});"
         if early:
             self.text.early.append(Early(place, text, tuple(s.target[0] for s in statements), y_row))
         else:

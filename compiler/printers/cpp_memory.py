@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rekern.ir import Index
 from rekern.loops.program import Loops, Place
+from rekern.loops.team import Sharing
 from rekern.printers.cpp_names import identifier, loop_variable
 
 
@@ -24,7 +25,7 @@ class Beside:
 
 
 class Memory:
-    """The arrays of one step; `tile`, `vectors`, `registers` and `streams` as in `StepPrinter`."""
+    """The arrays of one step; `tile`, `vectors`, `registers`, `streams` and `sharing` as in `StepPrinter`."""
 
     def __init__(
         self,
@@ -33,12 +34,14 @@ class Memory:
         vectors: int,
         registers: int,
         streams: Mapping[Place, str] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.loops = loops
         self.tile = tile
         self.vectors = vectors
         self.registers = registers
         self.streams = streams
+        self.sharing = sharing
         self.lane = loops.program.lane
         self.rows = loops.program.rows
         self.beside: dict[str, Beside] = {}
@@ -64,6 +67,11 @@ class Memory:
         """The pointer to an array, of batch row `row` where there are several."""
         by_row = self.rows and self.role(place[0]) in ("row", "result")
         return f"{identifier(place)}[row]" if by_row else identifier(place)
+
+    def target(self, place: Place) -> str:
+        """The pointer to an array as a nest writes it: of a state with two copies, the one for the next step."""
+        turns = self.sharing is not None and place in self.sharing.turning and self.role(place[0]) == "state"
+        return f"next_{identifier(place)}" if turns else self.base(place)
 
     def offset(self, place: Place, indices: tuple[Index, ...]) -> str:
         """Where an element is, in numbers from the base; '' for the first."""

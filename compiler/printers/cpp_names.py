@@ -22,22 +22,23 @@ WORDS_OF_CXX = """
     virtual void volatile while xor xor_eq
 """
 WORDS_OF_TEMPLATES = """
-    AHEAD Arena Array Axis Call Dims Factors INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS
-    Scratch Sequence Sizes Slot Source Tensor Walk Weights Work accumulate active again ahead all arena at batch
-    batch_rows begins block block_end block_first block_slots call clear_row contract copy count dims element
-    ends failed falling fill fill_in fill_mask first first_column first_columns first_of_group first_sequence
-    free gather gather_rows group groups head heads int64_t ivec kept lane lanes later load load_mask mask
-    memory needed next next_time omp outer_products packed padded panel_size part prefetch products rank read
-    real rekern reset restart reverse row rows run run_task saved saved_size scatter_rows scratch select
-    sequence sequences size sizes slot slot_numbers slot_size source state_size step steps steps_before store
-    store_row stream stream_copy stream_fence sum_rows take task tasks tile tile_count tiles time transpose
-    transpose_in turn unit units vec view weight_memory weight_size weights widest width work
+    AHEAD Arena Array Axis Call Dims Factors Flag INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS
+    Scratch Sequence Sizes Slice Slot Source Team Tensor Walk Weights Work accumulate active again ahead all
+    arena at batch batch_rows begins block block_end block_first block_slots call clear_row contract copy count
+    dims element ends failed falling fill fill_in fill_mask first first_column first_columns first_of_group
+    first_sequence free gather gather_rows group groups head heads int64_t ivec kept lane lanes later
+    leader_only load load_mask mask memory needed next next_time omp outer_products own own_size packed padded
+    panel_size part prefetch products rank read real rekern reset restart reverse row rows run run_task saved
+    saved_size scatter_rows scratch select sequence sequences shared size sizes slot slot_numbers slot_size
+    source state_size step steps steps_before store store_row stream stream_copy stream_fence sum_rows take
+    taken task tasks team tile tile_count tiles time transpose transpose_in turn turns unit units vec view
+    weight_memory weight_size weights widest width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
 ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|rows|held|packed|panel|turned|lanes|at|to_\d+|TILE)$")
 # What generated names look like, and what may be a macro. Nothing that is made begins with my_ and ends with _.
 MADE = re.compile(
-    rf"^(carried|d|next|kept|saved|left|right|through|at|mask|walk|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
+    rf"^(carried|d|next|kept|saved|left|right|through|at|mask|own|walk|sum|max|rk|my)_|{ENDINGS.pattern}|_\d+$|_$|[^\x00-\x7f]"
     r"|^[A-Z][A-Z0-9_]{2,}$"
 )
 
@@ -55,6 +56,11 @@ def identifier(place: Place) -> str:
         return f"carried_{plain_word(place[0].removeprefix(CARRIED))}"
     *marks, word = place[0].split(":")
     return "_".join([*marks, _own(word), *map(str, place[1])])
+
+
+def own_part(dim: str) -> str:
+    """The part of an axis that a member of a team computes."""
+    return f"own_{dim}"
 
 
 def plain_word(text: str) -> str:

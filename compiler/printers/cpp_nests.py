@@ -14,7 +14,7 @@ from rekern.ir import Index, Node, Read
 from rekern.loops.padding import Padding, padding
 from rekern.loops.program import Nest, Place, Statement
 from rekern.printers.cpp_memory import Memory
-from rekern.printers.cpp_names import Names, identifier, indent, loop_variable
+from rekern.printers.cpp_names import Names, identifier, indent, loop_variable, own_part
 from rekern.printers.cpp_values import NestText, ValuePrinter
 
 ADDITION_LATENCY, PER_CYCLE = 4, 2  # cycles until a sum can be added to, and multiply-adds begun in one
@@ -23,17 +23,21 @@ START = {"sum": "0", "max": "-INFINITE"}
 
 
 class NestPrinter:
-    """Prints one nest.
+    """Prints one nest; over its whole axis, or (where it is not `whole`) over the part of a member of a team.
 
     `masks` are then the axes along which it sums lanes and has to leave some out, `row_sums` the arrays of vectors
     that become sums of rows, with how many there are, `ahead` the rows that it prefetches, `walks` the axes of
     streamed rows.
     """
 
-    def __init__(self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest) -> None:
+    def __init__(
+        self, memory: Memory, names: Names, stored: Mapping[Node, str], nest: Nest, whole: bool = True
+    ) -> None:
         self.memory = memory
         self.names = names
         self.nest = nest
+        self.whole = whole
+        self.mine: list[str] = []  # stores by one member of a team
         self.text = NestText(nest)
         self.values = ValuePrinter(memory, names, stored, nest, self.text)
         self.turns = 1
@@ -54,6 +58,7 @@ class NestPrinter:
                 self._join(s, *s.reduce, self.values.wide(s.value, value))
         text = self.text
         text.before[text.depth][:0] = self._prefetches()
+        text.after[text.depth] += self._if_mine()
         lines = text.before[text.depth] + text.after[text.depth]
         for level in range(text.depth - 1, -1, -1):
             if self.turns > 1 and level == text.depth - 2:
@@ -126,6 +131,9 @@ class NestPrinter:
         if index == self.nest.lane and self.memory.streams is not None:
             self.walks.add(index.dim)
             return f"for (const int64_t {at} : walk_{index.dim})"
+        if index == self.nest.lane and not self.whole:
+            own = own_part(index.dim)
+            return f"for (int64_t {at} = {own}.first; {at} < {own}.last; {at} += LANES)"
         if index == self.nest.lane:
             return f"for (int64_t {at} = 0; {at} < {self.memory.row(index.dim)}; {at} += LANES)"
         return f"for (int64_t {at} = 0; {at} < dims.{index.dim}; ++{at})"
@@ -135,8 +143,8 @@ class NestPrinter:
         return not s.axes and not self.memory.rows and s.target[0] in self.memory.loops.temporaries
 
     def _store(self, s: Statement, value: str) -> None:
-        body = self.text.after[self.text.depth]
-        base, offset = self.memory.base(s.target), self.memory.offset(s.target, s.axes)
+        body = self.mine if self._is_stored_once(s) else self.text.after[self.text.depth]
+        base, offset = self.memory.target(s.target), self.memory.offset(s.target, s.axes)
         place = f"{base} + {offset}"
         wide = self.values.wide(s.value, value)
         lane = self.nest.lane
@@ -150,6 +158,19 @@ class NestPrinter:
         else:
             load, store = self._access(s, place, lane)
             body.append(f"{store}, {load} + {wide});" if s.add else f"{store}, {wide});")
+
+    def _is_stored_once(self, s: Statement) -> bool:
+        """Whether all members of a team find what one of them is to store."""
+        sharing = self.memory.sharing
+        return sharing is not None and self.whole and s.target[0] not in sharing.private
+
+    def _if_mine(self) -> list[str]:
+        """The stores of what all members of a team find: by the one in charge of it."""
+        lane = self.nest.lane
+        test = "team.leads()" if lane is None else f"{own_part(lane.dim)}.holds({loop_variable(lane)})"
+        if len(self.mine) > 1:
+            return [f"if ({test}) {{", *indent(self.mine), "}"]
+        return [f"if ({test}) {line}" for line in self.mine]
 
     def _access(self, s: Statement, place: str, lane: Index) -> tuple[str, str]:
         """What loads a vector of the target, and the beginning of what stores one."""

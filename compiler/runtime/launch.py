@@ -50,6 +50,7 @@ class Call(ctypes.Structure):
         ("reverse", LONG),
         ("threads", LONG),
         ("past_caches", LONG),
+        ("team", LONG),
     ]
 
 
@@ -173,6 +174,7 @@ class Prepared:
             "reverse": int(reverse),
             "threads": run.threads,
             "past_caches": int(run.past_caches),
+            "team": run.team,
         }
         for name, value in known.items():
             words[_word(name)] = value

@@ -5,13 +5,15 @@ In: `Programs` and chosen sizes, then programs, operands and results one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rekern import ir
 from rekern.loops.order import arrange
 from rekern.loops.program import Assign, Place, Program
-from rekern.printers.cpp import Early, Packed, StepPrinter, StepText, identifier, indent
+from rekern.loops.team import Between
+from rekern.printers.cpp import WAIT, Early, Packed, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
+from rekern.printers.cpp_names import own_part
 from rekern.schedules.carry import AFTER, Carried
 from rekern.schedules.passes import (
     MOST_ROWS,
@@ -30,6 +32,7 @@ from rekern.schedules.passes import (
 )
 from rekern.schedules.programs import Programs
 from rekern.schedules.reading import reads, reads_elementwise, reads_in_step
+from rekern.schedules.team import shared, team
 from rekern.spec import Operand
 from rekern.trace import cells_of
 
@@ -52,6 +55,8 @@ class PassBuilder:
         self.masks: set[str] = set()
         self.temporaries: dict[str, Pointer] = {}
         self.walks: set[str] = set()
+        self.team = team(programs) is None
+        self.turning: set[Place] = set()    # arrays that a team writes by turns
 
     # -- memory
 
@@ -65,12 +70,16 @@ class PassBuilder:
         order = self.memory_order(dims)
         return " * ".join([*(f"dims.{d}" for d in order[:-1]), self.row(order[-1])]) if order else "1"
 
-    def add_work(self, name: str, size: str) -> str:
+    def add_work(self, name: str, size: str, private: bool = False) -> str:
         known = self.work.get(name)
         if known is not None and known.size != size:  # two programs of the pass use one name for two arrays
             size = f"({known.size} > {size} ? {known.size} : {size})"
-        self.work[name] = WorkArray(name, size)
+        self.work[name] = WorkArray(name, size, private)
         return name
+
+    def this_turn(self, name: str, size: str, turn: str = "turn") -> str:
+        """Where the array that a step works on begins, of two that are written by turns."""
+        return f"work.{name} + {turn} * dims.batch_rows * {size}"
 
     # -- tensors of the caller
 
@@ -103,6 +112,8 @@ class PassBuilder:
                 counts[order[-1]] = self.row(dims[order[-1]])
             parts = (f"{{{n}, {counts[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
             arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
+        if self.team:
+            arguments.append(self.own([dims[n] for n in order]))
         construct = f"({', '.join(arguments)})"
         if written and self.programs.streamed:
             construct = f" = Array{construct}.written(call.past_caches)"
@@ -121,6 +132,16 @@ class PassBuilder:
             return name
         return f"{name} + row * ({size})" if " " in size else f"{name} + row * {size}"
 
+    def fill(self, array: WorkArray, axes: tuple[str, ...], value: str) -> str:
+        """Fills the array of one batch row, or the part of a member of a team."""
+        if self.team:
+            return f"fill({self.at(array.name, array.size)}, {self.own(axes)}, {value});"
+        return f"fill({self.at(array.name, array.size)}, {array.size}, {value});"
+
+    def own(self, axes: Sequence[str]) -> str:
+        """The part of the last of `axes` that a member of a team has in hand; the leader has what has none."""
+        return own_part(axes[-1]) if axes else "leader_only"
+
     def each_row(self, lines: Iterable[str], now: bool = True) -> tuple[str, ...]:
         """`lines` for every batch row in hand. `now`: with `batch` and `time` of this step."""
         lines = list(lines)
@@ -138,13 +159,13 @@ class PassBuilder:
         loops = arrange(program)
         streams = {place: view.name for place, view in results.items()} if self.programs.streamed else None
         vectors = self.sizes.tile // self.sizes.lanes
-        text = StepPrinter(loops, self.tile, vectors, self.sizes.registers, streams, early).run()
+        sharing = shared(self.programs, program)
+        text = StepPrinter(loops, self.tile, vectors, self.sizes.registers, streams, early, sharing).run()
+        self.turning |= sharing.turning if sharing else set()
         products = {name: product for product in text.early for name in product.targets}
         for name, axes in loops.temporaries.items():
             if axes or self.rows:
-                self.temporaries[name] = self._temporary(
-                    identifier((name, ())), axes, text.beside.get(name), products.get(name)
-                )
+                self.temporaries[name] = self._temporary(name, axes, text.beside.get(name), products.get(name))
         for name, count in text.row_sums.items():
             self.temporaries[name] = Pointer(name, f"work.{self.add_work(name, f'LANES * {count}')}")
         self.packed.update(text.packed)
@@ -155,14 +176,22 @@ class PassBuilder:
     def _temporary(
         self, name: str, axes: tuple[ir.Index, ...], beside: Beside | None, early: Early | None
     ) -> Pointer:
-        size = self.size(i.dim for i in axes)
-        steps = "call.ahead * " if early else ""
-        if beside is None:
-            return Pointer(name, f"work.{self.add_work(name, steps + size)}")
-        array = self.add_work(beside.array, f"{steps}{beside.count} * {size}")
-        return Pointer(name, f"work.{array}" + (f" + {beside.position} * {size}" if beside.position else ""))
+        word, size = identifier((name, ())), self.size(i.dim for i in axes)
+        turns = (name, ()) in self.turning
+        copies = "call.ahead * " if early else "dims.turns * " if turns else ""
+        count = f"{beside.count} * {size}" if beside else size
+        array = self.add_work(beside.array if beside else word, copies + count, private=self.team and not axes)
+        place = self.this_turn(array, count) if turns else f"work.{array}"
+        return Pointer(word, place + (f" + {beside.position} * {size}" if beside and beside.position else ""), turns)
 
-    def _ahead_of_steps(self, text: StepText, views: Mapping[Place, View]) -> Ahead | None:
+    def waits(self, program: Program) -> Callable[[Between], tuple[str, ...]]:
+        """What to print before a phase of a step: the members of a team wait for each other, or nothing."""
+        sharing = shared(self.programs, program)
+        return lambda phase: (WAIT,) if sharing is not None and phase in sharing.waits else ()
+
+    def _ahead_of_steps(
+        self, text: StepText, views: Mapping[Place, View], waits: Callable[[Between], tuple[str, ...]]
+    ) -> Ahead | None:
         """The products with inputs, and how their rows are read."""
         if not text.early:
             return None
@@ -171,7 +200,8 @@ class PassBuilder:
             view = views[place]
             name = self.add_work(identifier(place), f"call.ahead * {view.size}")
             reads.append(f"{view.name}.read(work.{name} + line * {view.size}, sequence.batch, time);")
-        return Ahead(tuple(reads), tuple(product.text for product in text.early))
+        products = tuple(product.text for product in text.early)
+        return Ahead(waits("factors"), tuple(reads), (*waits("products"), *products))
 
     def body(
         self,
@@ -231,6 +261,7 @@ class PassBuilder:
                 + (f"(batch, time, {here}, first_of_group);" if summed else f"({here}, batch, time);")
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
+        waits = self.waits(program)
         prefetched = self._ahead(text, {**rows_in, **rows_out}, back)
         moved = []
         for product in text.early:
@@ -238,8 +269,8 @@ class PassBuilder:
                 row = f"{self.temporaries.pop(name).place} + step % call.ahead * count * {product.row}"
                 moved.append(f"real* {identifier((name, ()))} = {row};")
         return Body(
-            self._ahead_of_steps(text, rows_in),
-            (*declare, *self.each_row(stage), *prefetched, *moved),
+            self._ahead_of_steps(text, rows_in, waits),
+            (*declare, *waits("rows"), *self.each_row(stage), *prefetched, *moved),
             tuple(text.lines),
             again,
             self._fetch(views, back),
@@ -324,8 +355,12 @@ class PassBuilder:
         if view.rank == 0:
             stage.append(f"{here} = {view.name}.one(batch, {time});")
             return
-        self.add_work(name, view.size)
-        scratch = self.at(f"work.{name}", view.size)
+        if place in self.turning:
+            self.add_work(name, f"dims.turns * {view.size}")
+            scratch = self.at(self.this_turn(name, view.size), view.size)
+        else:
+            self.add_work(name, view.size)
+            scratch = self.at(f"work.{name}", view.size)
         how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, {time});")
@@ -389,6 +424,7 @@ class PassBuilder:
             masks=tuple(sorted(self.masks)),
             walks=tuple(sorted(self.walks)),
             temporaries=tuple(self.temporaries.values()),
+            team=self.team,
             **parts,  # type: ignore[arg-type]  # a part for each field that is left
         )
 

@@ -50,10 +50,14 @@ class CpuSizes:
 
 @dataclass(frozen=True)
 class WorkArray:
-    """An array of a thread: C++ name, and how many numbers one batch row of it has."""
+    """An array of a task: C++ name, and how many numbers one batch row of it has.
+
+    private: every member of a team has its own.
+    """
 
     name: str
     size: str
+    private: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,11 @@ class View:
 
 @dataclass(frozen=True)
 class Pointer:
-    """A name for a part of working memory, as C++."""
+    """A name for a part of working memory, as C++. `turns`: every second step has another part."""
 
     name: str
     place: str
+    turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,11 @@ class WeightProducts:
 class Ahead:
     """Products that do not wait for the state: done at every `call.ahead`-th step, for as many steps.
 
+    wait: has the members of a team wait until all are done with the factors before.
     read: brings in the factors of one sequence and time, as `line`.
     """
 
+    wait: tuple[str, ...]
     read: tuple[str, ...]
     products: tuple[str, ...]
 
@@ -150,7 +157,8 @@ class Pass:
     `reset` is done before a step (after it, in the backward pass) where a sequence restarts. `slot` lists what a
     step hands to its gradient, `again` the step that is run a second time to get it, `slots_read` whether the walk
     backwards reads any of it. `walks` are the axes along which rows are streamed, in the direction in which the steps
-    are walked.
+    are walked. `team`: several threads may share a task, each with a part of every axis; `turning` are the states that
+    it then reads in one of two copies and leaves in the other.
     """
 
     name: PassName
@@ -183,11 +191,23 @@ class Pass:
     store: tuple[str, ...]
     weights: tuple[WeightProducts, ...] = ()
     slots_read: bool = True
+    team: bool = False
+    turning: tuple[WorkArray, ...] = ()
 
     @property
     def ahead(self) -> int:
         """Steps from asking for the rows of a step to reading them."""
         return AHEAD
+
+    @property
+    def turns(self) -> bool:
+        """Whether a team writes some arrays by turns."""
+        return any("dims.turns" in a.size for a in self.work)
+
+    @property
+    def leader_only(self) -> bool:
+        """Whether there are tensors without an axis, which one member of a team reads and writes."""
+        return self.team and any(v.rank == 0 for v in self.views)
 
     @property
     def active(self) -> tuple[str, ...]:

@@ -46,16 +46,21 @@ def forward_pass(programs: Programs, sizes: CpuSizes, name: PassName = "forward"
         target = b.view(Slot("state_out", *place), o.axes, mine=True, suffix="last")
         load.append(f"{source.name}.read({b.at(array.name, array.size)}, sequence.state, 0);")
         store.append(f"{target.name}.write(sequence.state, 0, {b.at(array.name, array.size)});")
-        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, {literal(o.init)});")
+        reset.append(b.fill(array, o.axes, literal(o.init)))
         if not slots:
-            b.work[array.name] = array
+            turns = place in b.turning
+            b.work[array.name] = WorkArray(array.name, f"dims.turns * {array.size}") if turns else array
     return b.finish(
         name,
         params=params,
         slot=_slot(b) if slots else (),
         states=tuple(array for _, _, array in states),
+        turning=tuple(array for _, place, array in states if place in b.turning),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, [*reset, *(["begins = true;"] if body.first else [])]),
+        reset=(
+            *b.waits(program)("reset"),
+            *_where_reset(b, [*reset, *(["begins = true;"] if body.first else [])]),
+        ),
         body=body,
         second=second,
         again=None,
@@ -99,7 +104,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         used += _as_run(programs.silent_recording, carried)
     params = b.params(*used)
     load, store, reset, kept = [], [], [], []
-    restart = [f"fill({b.at(a.name, a.size)}, {a.size}, {literal(o.init)});" for o, _, a in b.state_arrays()]
+    restart = [b.fill(a, o.axes, literal(o.init)) for o, _, a in b.state_arrays()]
     if again is not None and again.first:
         restart.append("begins = true;")
     for o, place, array in b.state_arrays(cotangent("")):
@@ -110,7 +115,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         store.append(
             f"{target.name}.{'add' if add else 'write'}(sequence.state, 0, {b.at(array.name, array.size)});"
         )
-        reset.append(f"fill({b.at(array.name, array.size)}, {array.size}, real(0));")
+        reset.append(b.fill(array, o.axes, "real(0)"))
         b.work[array.name] = array
         kept.append(array.name)
     for assign in program.assigns:
@@ -121,7 +126,7 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
             target = b.view(weight, axes, suffix="gradient")
             b.work[name] = WorkArray(name, b.size(axes))
             kept.append(name)
-            load.append(f"fill({b.at(name, b.size(axes))}, {b.size(axes)}, real(0));")
+            load.append(b.fill(b.work[name], axes, "real(0)"))
             store.append(f"{target.name}.add(unit, 0, {b.at(name, b.size(axes))});")
     return b.finish(
         "backward",
@@ -131,7 +136,10 @@ def backward_pass(programs: Programs, sizes: CpuSizes) -> Pass:
         slot=() if programs.streamed else _slot(b),
         states=tuple(array for _, _, array in b.state_arrays()),
         load=b.each_row(load, now=False),
-        reset=_where_reset(b, [*reset, *(["ends = true;"] if body.first else [])]),
+        reset=(
+            *b.waits(program)("reset"),
+            *_where_reset(b, [*reset, *(["ends = true;"] if body.first else [])]),
+        ),
         body=body,
         second=None,
         again=again,

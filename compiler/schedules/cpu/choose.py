@@ -50,6 +50,7 @@ def plan(programs: Programs, shape: Shape, machine: Machine) -> CpuPlan:
         groups,
         shape.threads,
         bool(values.get("past_caches", 0)),
+        values.get("team", 1),
     )
     return CpuPlan(compiled, run)
 

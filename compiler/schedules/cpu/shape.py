@@ -18,6 +18,7 @@ class RunSizes:
     columns of a task, tasks along columns.
 
     past_caches: Whether results that are streamed are written past the caches.
+    team: Threads that work on one task together.
     """
 
     rows: int
@@ -28,6 +29,7 @@ class RunSizes:
     groups: int
     threads: int
     past_caches: bool
+    team: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,27 @@
-void run_task(const Call& call, const Sizes& sizes, const Work& work, const Packed& packed, int64_t unit, int64_t head, int64_t group, int64_t tile) {
+void run_task(const Call& call, const Sizes& sizes, const Work& work, const Packed& packed, Team& team, int64_t unit, int64_t head, int64_t group, int64_t tile) {
     const Dims dims(call, sizes, 0);
     const int64_t first_sequence = unit * call.rows;
     const int count = int(call.sequence_count - first_sequence < call.rows ? call.sequence_count - first_sequence : call.rows);
     int rows = count;
     const int64_t steps = call.sequences[first_sequence].steps;
 
+    // What this member of the team computes.
+    const Slice own_D = team.slice(dims.D_row);
+
     // The caller's tensors.
-    const Array x_0_tensor(call.tensors[0], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array x_1_tensor(call.tensors[1], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array x_2_tensor(call.tensors[2], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array x_3_tensor(call.tensors[3], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array out_tensor(call.tensors[4], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array b_0_tensor(call.tensors[9], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array b_1_tensor(call.tensors[10], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array b_2_tensor(call.tensors[11], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array b_3_tensor(call.tensors[12], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array h_first(call.tensors[13], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array h_last(call.tensors[14], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array c_first(call.tensors[15], head, group, true, {{0, dims.D, 0}}, dims.D_row);
-    const Array c_last(call.tensors[16], head, group, true, {{0, dims.D, 0}}, dims.D_row);
+    const Array x_0_tensor(call.tensors[0], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_1_tensor(call.tensors[1], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_2_tensor(call.tensors[2], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array x_3_tensor(call.tensors[3], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array out_tensor(call.tensors[4], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_0_tensor(call.tensors[9], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_1_tensor(call.tensors[10], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_2_tensor(call.tensors[11], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array b_3_tensor(call.tensors[12], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array h_first(call.tensors[13], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array h_last(call.tensors[14], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array c_first(call.tensors[15], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
+    const Array c_last(call.tensors[16], head, group, true, {{0, dims.D, 0}}, dims.D_row, own_D);
     const real* b_0 = b_0_tensor.view(work.b_0, 0, 0);
     const real* b_1 = b_1_tensor.view(work.b_1, 0, 0);
     const real* b_2 = b_2_tensor.view(work.b_2, 0, 0);
@@ -36,9 +39,13 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
         h_first.read(h + row * dims.D_row, sequence.state, 0);
         c_first.read(c + row * dims.D_row, sequence.state, 0);
     }
+    team.wait();
     for (int64_t step = 0; step < steps; ++step) {
         rows = count;
         while (rows > 0 && call.sequences[first_sequence + rows - 1].steps <= step) --rows;
+        const int64_t turn = team.turn(step);
+        real* const h = work.h + turn * dims.batch_rows * dims.D_row;
+        real* const next_h = work.h + team.turn(step + 1) * dims.batch_rows * dims.D_row;
         const real* x_0[ROWS + 1];
         const real* x_1[ROWS + 1];
         const real* x_2[ROWS + 1];
@@ -63,14 +70,15 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
             const Sequence& sequence = call.sequences[first_sequence + row];
             const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
             if (call.resets(sequence, time)) {
-                fill(h + row * dims.D_row, dims.D_row, real(0));
-                fill(c + row * dims.D_row, dims.D_row, real(0));
+                fill(h + row * dims.D_row, own_D, real(0));
+                fill(c + row * dims.D_row, own_D, real(0));
             }
         }
 
-        contract(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows);
+        team.wait();
+        contract(sum_h_R_0, 4 * dims.D_row, h, dims.D_row, R_0_to_3_turned, rows, own_D);
         for (int row = 0; row < rows; ++row) {
-            for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
+            for (int64_t at_d = own_D.first; at_d < own_D.last; at_d += LANES) {
                 prefetch(x_1[row + 1] + at_d);
                 prefetch(x_0[row + 1] + at_d);
                 prefetch(x_2[row + 1] + at_d);
@@ -80,13 +88,13 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
                 const vec value_4 = rk_sigmoid(value) * load(c + row * dims.D_row + at_d) + rk_sigmoid(value_2) * rk_tanh(value_3);
                 store(new_c + row * dims.D_row + at_d, value_4);
             }
-            for (int64_t at_d = 0; at_d < dims.D_row; at_d += LANES) {
+            for (int64_t at_d = own_D.first; at_d < own_D.last; at_d += LANES) {
                 prefetch(x_3[row + 1] + at_d);
                 prefetch(out[row + 1] + at_d);
                 const vec value_5 = load(x_3[row] + at_d) + load(sum_h_R_3 + row * 4 * dims.D_row + at_d) + load(b_3 + at_d);
                 const vec new_c_at_d = load(new_c + row * dims.D_row + at_d);
                 const vec value_6 = rk_sigmoid(value_5) * rk_tanh(new_c_at_d);
-                store(h + row * dims.D_row + at_d, value_6);
+                store(next_h + row * dims.D_row + at_d, value_6);
                 store(c + row * dims.D_row + at_d, new_c_at_d);
                 store(out[row] + at_d, value_6);
             }
@@ -99,6 +107,7 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
     }
     for (int row = 0; row < count; ++row) {
         const Sequence& sequence = call.sequences[first_sequence + row];
+        real* const h = work.h + team.turn(sequence.steps) * dims.batch_rows * dims.D_row;
         h_last.write(sequence.state, 0, h + row * dims.D_row);
         c_last.write(sequence.state, 0, c + row * dims.D_row);
     }
