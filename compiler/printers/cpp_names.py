@@ -27,11 +27,12 @@ WORDS_OF_TEMPLATES = """
     batch_rows block block_end block_first block_slots call clear_row contract copy count dims element failed
     falling fill fill_in fill_mask first first_column first_columns first_of_group first_sequence free gather
     gather_rows group groups head heads int64_t ivec kept lane lanes later load load_mask mask memory needed
-    next omp outer_products packed padded panel_size part prefetch products rank read real rekern reset restart
-    reverse row rows run run_task saved saved_size scatter_rows scratch select sequence sequences size sizes
+    next omp outer_products packed padded panel_size panels_size part prefetch products rank read real rekern
+    reset restart reverse row rows run run_task saved saved_size scatter_rows scratch select sequence sequences
+    size sizes
     slot slot_numbers slot_size source state_size step steps steps_before store store_row stream stream_copy
     stream_fence sum_rows take task tasks tile tile_count tiles time transpose transpose_in turn unit units vec
-    view weight_memory weight_size weights widest width work
+    view weight_memory weights widest width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())
 ENDINGS = re.compile(r"_(tensor|first|last|gradient|row|rows|held|packed|panel|turned|lanes|at|to_\d+|TILE)$")
