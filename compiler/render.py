@@ -15,7 +15,9 @@ from rekern.schedules.passes import CpuSizes, Pass
 if TYPE_CHECKING:
     import jinja2
 
-HEADERS = ("vector.h", "vector_math.h", "rows.h", "contract.h", "arrays.h", "fingerprint.h", "panels.h", "outer.h")
+HEADERS = (
+    "vector.h", "vector_math.h", "rows.h", "pairs.h", "contract.h", "arrays.h", "fingerprint.h", "panels.h", "outer.h",
+)  # fmt: skip
 
 
 @cache

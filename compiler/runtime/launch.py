@@ -59,6 +59,7 @@ class Call(ctypes.Structure):
         ("past_caches", LONG),
         ("panels", ctypes.c_void_p),
         ("panels_state", LONG),
+        ("rounds", LONG),
     ]
 
 
@@ -185,6 +186,7 @@ class Prepared:
             "reverse": int(reverse),
             "threads": run.threads,
             "past_caches": int(run.past_caches),
+            "rounds": int(rounds(arguments)),
         }
         for name, value in known.items():
             words[_word(name)] = value
@@ -205,6 +207,7 @@ class Prepared:
         kind = (
             built.library,
             arguments.heads,
+            rounds(arguments),
             *(arguments.sizes[axis] for axis in built.axes),
             *((w.number, *record(w, arguments.heads)[1], w.offset, w.cell) for w in weights),
         )
@@ -248,6 +251,14 @@ class Prepared:
         self._frames.append(frame)
         if failed:
             raise MemoryError("no memory for the working arrays of a kernel")
+
+
+def rounds(arguments: Arguments) -> bool:
+    """Whether products may round rows to bfloat16: where every operand is stored in it.
+
+    Outputs and gradients are rounded to it then, which costs as much or more.
+    """
+    return all(t.dtype == torch.bfloat16 for t in arguments.tensors.values())
 
 
 def _word(field: str) -> int:
