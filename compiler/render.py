@@ -15,7 +15,10 @@ from rekern.schedules.passes import CpuSizes, Pass
 if TYPE_CHECKING:
     import jinja2
 
-HEADERS = ("vector.h", "vector_math.h", "rows.h", "contract.h", "arrays.h", "panels.h", "outer.h", "team.h")
+HEADERS = (
+    *("vector.h", "vector_math.h", "rows.h", "pairs.h", "contract.h", "arrays.h"),
+    *("fingerprint.h", "panels.h", "outer.h", "team.h"),
+)
 
 
 @cache

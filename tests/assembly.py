@@ -30,6 +30,11 @@ class Loop:
         return self._count(r"vfn?m(add|sub)\w+p[sd]")
 
     @property
+    def dots(self) -> int:
+        """Products of pairs."""
+        return self._count(r"vdpbf16ps")
+
+    @property
     def vector_loads(self) -> int:
         """Instructions that read memory into a vector register."""
         vectors = [line for line in self.lines if VECTOR.search(line) and MEMORY.search(line)]

@@ -1,5 +1,6 @@
 // Every function of the headers under a C name, for tests/cpp_headers.py.
 #include "contract.h"
+#include "fingerprint.h"
 #include "vector_math.h"
 using namespace rekern;
 
@@ -60,5 +61,8 @@ int64_t pack(real* panels, int64_t first, const void* w, int64_t out, int64_t de
              int64_t stride_depth, int dtype) {
     if (panels) pack_panels(panels, first, w, out, depth, stride_out, stride_depth, dtype);
     return packed_size(depth, first + out);
+}
+int64_t mark(const void* src, int64_t rows, int64_t columns, int64_t row_stride, int64_t stride, int dtype) {
+    return int64_t(fingerprint(src, rows, columns, row_stride, stride, dtype));
 }
 }

@@ -328,6 +328,44 @@ def test_panels_hold_the_matrix_and_zeros(lib: Library, dtype: str) -> None:
             assert (got[:, :first] == 7).all() and (got[:, whole:] == 7).all()
 
 
+@pytest.mark.parametrize("strides", [(20, 1), (24, 1), (1, 8)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fingerprints_tell_of_every_bit(lib: Library, strides: tuple[int, int], dtype: str) -> None:
+    if lib.build.real == "float" and dtype == "F64":
+        pytest.skip("calls with float64 are made in double")
+    rows, columns = 7, 20
+    places = np.add.outer(np.arange(rows) * strides[0], np.arange(columns) * strides[1])
+    values = encode(np.random.default_rng(0).normal(size=places.max() + 1), dtype)
+    words = values.view(f"u{values.itemsize}")
+    layout = (rows, columns, *strides, DTYPES[dtype])
+    seen = {lib("mark", words, *layout)}
+    flips = [(place, bit) for place in places.flat for bit in range(8 * words.itemsize)]
+    for place, bit in (flip := [*flips[::37], *flips[-64:]]):
+        words[place] ^= words.dtype.type(1 << bit)
+        seen.add(lib("mark", words, *layout))
+        words[place] ^= words.dtype.type(1 << bit)
+    assert len(seen) == 1 + len(set(flip))
+    between = sorted({*range(len(words))} - {*places.flat})
+    words[between] ^= words.dtype.type(1)  # what lies between rows is no part of it
+    assert lib("mark", words, *layout) in seen
+
+
+def test_fingerprints_tell_of_order_and_signs(lib: Library) -> None:
+    w = lib.array(np.random.default_rng(0).normal(size=4096))
+    dtype = DTYPES["F32" if lib.build.real == "float" else "F64"]
+
+    def mark(values: Array) -> int:
+        return lib("mark", np.ascontiguousarray(values), 1, values.size, values.size, 1, dtype)
+
+    seen = {mark(v) for v in (w, -w, w[::-1], np.roll(w, 1), np.roll(w, 512), w * 2)}
+    for n in range(0, 2048, 64):  # pairs that a sum, or an exclusive or, would take for the same
+        changed, signs = w.copy(), w.copy()
+        changed[[n, n + 2048]] = changed[[n + 2048, n]]
+        signs[[n, n + 63, n + 64, n + 2047]] *= -1
+        seen |= {mark(changed), mark(signs)}
+    assert len(seen) == 6 + 32 + 32
+
+
 def test_headers_leave_nothing_where_they_are_not_used(tmp_path: Path) -> None:
     Build("float", 16).headers(tmp_path)
     source = tmp_path / "empty.cpp"

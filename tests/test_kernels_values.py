@@ -1,5 +1,6 @@
 """Kernels on hard values and in torch: strong decays, NaN, dtypes, several outputs, partial losses, torch.compile."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -123,7 +124,9 @@ def test_a_kernel_takes_every_dtype(spec: Recurrence, dtype: torch.dtype) -> Non
     for name, tensor in actual.items():
         assert tensor.dtype == (torch.float32 if name.startswith("final") else dtype), name
         one_rounding = error(expected[name].to(tensor.dtype), expected[name])
-        assert error(tensor, expected[name]) <= one_rounding + 1e-5, name
+        # Products of bfloat16 weights round their rows too, about as much as a result.
+        in_pairs = 2.5e-3 if dtype == torch.bfloat16 and programs(spec).rows else 0.0
+        assert error(tensor, expected[name]) <= math.hypot(one_rounding, in_pairs) + 1e-5, name
 
 
 def test_dtypes_may_be_mixed() -> None:

@@ -197,8 +197,9 @@ def _open(path: Path) -> ctypes.CDLL:
             library = ctypes.CDLL(str(path))
             library.run.argtypes = [ctypes.c_void_p]
             library.run.restype = ctypes.c_int
-            library.saved_size.argtypes = [ctypes.c_void_p]
-            library.saved_size.restype = ctypes.c_int64
+            for size in (library.saved_size, library.panels_size):
+                size.argtypes = [ctypes.c_void_p]
+                size.restype = ctypes.c_int64
             _loaded[path] = library
         return _loaded[path]
 

@@ -166,7 +166,7 @@ class Backward:
         """Cotangents of the operands, in their order, and of the first states."""
         made = [new(shape).zero_() if zero else new(shape) for new, shape, zero in self._new]
         taken = (*operands, *d_outputs, *d_last, *made, reset, saved)
-        self._prepared([0 if t is None else t.data_ptr() for t in taken], scalars)
+        self._prepared([0 if t is None else t.data_ptr() for t in taken], scalars, operands)
         totals = [t.sum(copies) if copies else t for copies, t in zip(self._summed, made)]
         grads = [t if finish is None else finish(t) for finish, t in zip(self._finish, totals)]
         return grads[: self._count], grads[self._count :]

@@ -193,7 +193,7 @@ class Forward:
             address = saved.data_ptr()
             addresses.append(address)
             self._real.from_address(address + self._threads_at).value = self._threads
-        self._prepared(addresses, scalars)
+        self._prepared(addresses, scalars, operands)
         if self.in_place:
             torch.autograd.graph.increment_version(start)
             last = [t if own else t.copy_(new) for own, t, new in zip(self.own, start, last)]

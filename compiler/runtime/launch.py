@@ -8,12 +8,14 @@ takes less time than it takes to write it down. The structs mirror templates/cpp
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rekern.runtime import panels
 from rekern.runtime.arguments import Arguments, longest_first
 from rekern.runtime.passes import BuiltPass
 from rekern.schedules.cpu.shape import RunSizes
@@ -25,6 +27,11 @@ MOST_AXES = 4
 TENSOR_FIELDS = 7 + MOST_AXES
 WORD = 8
 LONG = ctypes.c_int64
+
+STEPS_WORTH_PANELS = 3  # fewer products cost less than laying out all panels for them
+WORTH_KEEPING = 1 << 16  # bytes of panels; fewer are laid out as soon as they are looked up
+_kinds: dict[object, int] = {}  # of panels, by all that they depend on but the weights themselves
+_numbers = itertools.count()
 
 
 class Call(ctypes.Structure):
@@ -51,6 +58,9 @@ class Call(ctypes.Structure):
         ("threads", LONG),
         ("past_caches", LONG),
         ("team", LONG),
+        ("panels", ctypes.c_void_p),
+        ("panels_state", LONG),
+        ("rounds", LONG),
     ]
 
 
@@ -104,11 +114,14 @@ def record(layout: Layout, heads: int) -> tuple[int, list[int]]:
 
 @dataclass(frozen=True)
 class Frame:
-    """The structs of one call in memory. `scalars` is a view of the part that holds them."""
+    """The structs of one call in memory. `scalars` is a view of the part that holds them; `panels` is its own memory
+    for the few panels that are not worth keeping.
+    """
 
     words: ctypes.Array[LONG]
     scalars: ctypes.Array[ctypes.c_double]
     address: int
+    panels: Tensor | None
 
 
 class Prepared:
@@ -175,13 +188,32 @@ class Prepared:
             "threads": run.threads,
             "past_caches": int(run.past_caches),
             "team": run.team,
+            "rounds": int(rounds(arguments)),
         }
         for name, value in known.items():
             words[_word(name)] = value
         self._words = bytes((LONG * len(words))(*words))
         self._fills = tuple(fills)
+        self._real = arguments.real
+        self._own_panels = 0
+        sized = self._frame()
+        self.saved_size: int = built.library.saved_size(sized.address)
+        self._panels_size: int = built.library.panels_size(sized.address)
+        self._keeps = self._panels_size * self._real.itemsize > WORTH_KEEPING
+        self._short = before[-1] < STEPS_WORTH_PANELS
+        if not (self._keeps or self._short):
+            self._own_panels = self._panels_size
         self._frames: list[Frame] = [self._frame()]  # threads that call at one time have one each
-        self.saved_size: int = built.library.saved_size(self._frames[0].address)
+        weights = [w for n in built.interface.weights if (w := layout_of(built.interface.slots[n]))]
+        self._weights = tuple(dict.fromkeys(w.number for w in weights))
+        kind = (
+            built.library,
+            arguments.heads,
+            rounds(arguments),
+            *(arguments.sizes[axis] for axis in built.axes),
+            *((w.number, *record(w, arguments.heads)[1], w.offset, w.cell) for w in weights),
+        )
+        self._kind = _kinds.setdefault(kind, next(_numbers))
 
     def _frame(self) -> Frame:
         words = (LONG * (len(self._words) // WORD)).from_buffer_copy(self._words)
@@ -189,10 +221,12 @@ class Prepared:
         for field, start in self._pointers:
             words[field] = address + WORD * start
         scalars = (ctypes.c_double * self._scalar_count).from_buffer(words, WORD * self._scalars_at)
-        return Frame(words, scalars, address)
+        own = torch.empty(self._own_panels, dtype=self._real, device="cpu") if self._own_panels else None
+        words[PANELS] = 0 if own is None else own.data_ptr()
+        return Frame(words, scalars, address, own)
 
-    def __call__(self, addresses: Sequence[int], scalars: Sequence[float]) -> None:
-        """Run the pass.
+    def __call__(self, addresses: Sequence[int], scalars: Sequence[float], operands: Sequence[Tensor]) -> None:
+        """Run the pass. `operands` are those whose addresses come first.
 
         Raises:
             MemoryError: working memory could not be had.
@@ -206,12 +240,32 @@ class Prepared:
             words[place] = addresses[number] + offset
         for n, value in enumerate(scalars):
             frame.scalars[n] = value
-        failed = self._run(frame.address)
+        if self._keeps:
+            key = (self._kind, *[addresses[n] for n in self._weights])
+            entry = panels.take(key, [operands[n] for n in self._weights], self._panels_size, self._real)
+            words[PANELS] = 0 if self._short and entry.state == panels.NOT_MARKED else entry.address
+            words[PANELS_STATE] = entry.state
+            failed = self._run(frame.address)
+            if not failed:
+                panels.put(key, entry)
+        else:
+            failed = self._run(frame.address)
         self._frames.append(frame)
         if failed:
             raise MemoryError("no memory for the working arrays of a kernel")
 
 
+def rounds(arguments: Arguments) -> bool:
+    """Whether products may round rows to bfloat16: where every operand is stored in it.
+
+    Outputs and gradients are rounded to it then, which costs as much or more.
+    """
+    return all(t.dtype == torch.bfloat16 for t in arguments.tensors.values())
+
+
 def _word(field: str) -> int:
     """Where a field of `struct Call` stands, in words."""
     return int(getattr(Call, field).offset) // WORD
+
+
+PANELS, PANELS_STATE = _word("panels"), _word("panels_state")

@@ -17,31 +17,40 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
 import torch
 from torch import Tensor
 
+FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 SMALLEST = 1 << 18  # bytes; below, the C library keeps its memory itself
 PATIENCE = 256  # tensors made from other blocks, after which a block that waits goes back to the system
+HUGE_PAGE = 1 << 21  # bytes
 SHARE = 8  # of the machine's memory that may wait on the shelf: one part in so many
 
 
 @dataclass
 class Block:
-    """Memory of the system. `since` is the number of tensors that had been made when it was put on the shelf."""
+    """Memory of the system, from byte `first` on.
+
+    since: the number of tensors that had been made when it was put on the shelf.
+    """
 
     memory: mmap.mmap
     size: int
+    first: int = 0
     since: int = 0
 
 
 class Shelf:
     """Blocks that wait for a tensor, the longest waiting first."""
 
-    def __init__(self, most_idle: int) -> None:
+    def __init__(self, most_idle: int, huge: int | None = None) -> None:
+        """`huge`: from how many bytes on a block is on huge pages, if the system has any."""
         self.most_idle = most_idle
+        self.huge = huge
         self.made = 0
         self.waiting: list[Block] = []
         self.returned: deque[Block] = deque()  # where any thread puts a block down, in the midst of whatever it does
@@ -55,7 +64,7 @@ class Shelf:
             return torch.empty(tuple(shape), dtype=dtype)
         block = self._take(rounded(size))
         # Torch holds the array as long as there is a tensor on it; the array holds the block.
-        array = (ctypes.c_char * block.size).from_buffer(block.memory)
+        array = (ctypes.c_char * block.size).from_buffer(block.memory, block.first)
         weakref.finalize(array, self.returned.append, block).atexit = False
         return torch.frombuffer(array, dtype=dtype, count=count).view(tuple(shape))
 
@@ -79,7 +88,9 @@ class Shelf:
             if fits:  # the one put down last is the likeliest to be in a cache
                 self.waiting.remove(fits[-1])
                 return fits[-1]
-        return Block(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), size)
+        if self.huge is not None and size >= self.huge:
+            return on_huge_pages(size)
+        return Block(mmap.mmap(-1, size, flags=FLAGS), size)
 
     def _put_in_order(self) -> None:
         while self.returned:
@@ -89,6 +100,19 @@ class Shelf:
         idle = sum(b.size for b in self.waiting)
         while self.waiting and (idle > self.most_idle or self.made - self.waiting[0].since > PATIENCE):
             idle -= self.waiting.pop(0).size
+
+
+def on_huge_pages(size: int) -> Block:
+    """A block at the beginning of a huge page, of which the system is asked to take such pages.
+
+    One page lies in one piece: what is read again and again then uses all of a cache, and few entries of the tables
+    that addresses are looked up in.
+    """
+    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=FLAGS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return Block(memory, size, -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_PAGE)
 
 
 def rounded(size: int) -> int:

@@ -25,7 +25,7 @@ from rekern.schedules.programs import Programs
 from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.settings import Settings
 
-SCHEMA = 1
+SCHEMA = 2
 GENERATOR = ("analysis", "backends", "loops", "printers", "runtime", "schedules")  # beside what stands above them
 
 
@@ -36,11 +36,13 @@ SavedRow = tuple[Place, tuple[str, ...]]
 class Interface:
     """What a pass takes.
 
+    weights: Which of the slots are weights that are laid out for products.
     saved: The rows that a streamed forward pass keeps for its gradient, each with its axes.
     vectors: Those that a gradient writes down for itself, each with its axis.
     """
 
     slots: tuple[Slot, ...]
+    weights: tuple[int, ...] = ()
     saved: tuple[SavedRow, ...] = ()
     vectors: tuple[tuple[str, str], ...] = ()
 
@@ -102,19 +104,21 @@ def _built(programs: Programs, interface: Interface, library: ctypes.CDLL) -> Bu
 
 def interface_of(programs: Programs, seen: Pass) -> Interface:
     """What a pass takes, read off its view."""
+    weights = tuple(dict.fromkeys(source.slot for p in seen.packed for source in p.sources))
     if seen.name in ("forward", "step"):
-        return Interface(seen.slots)
+        return Interface(seen.slots, weights)
     saved = tuple((place, tuple(i.dim for i in axes)) for place, axes in programs.saved.items())
     if seen.name == "recording":
-        return Interface(seen.slots, saved)
+        return Interface(seen.slots, weights, saved)
     _, vectors = programs.weight_terms
-    return Interface(seen.slots, saved, tuple((name, index.dim) for name, (index, _) in vectors.items()))
+    return Interface(seen.slots, weights, saved, tuple((name, index.dim) for name, (index, _) in vectors.items()))
 
 
 def to_json(interface: Interface) -> dict[str, object]:
     """An interface as lists of words and numbers."""
     return {
         "slots": [[s.use, s.operand, list(s.cell)] for s in interface.slots],
+        "weights": list(interface.weights),
         "saved": [[name, list(cell), list(axes)] for (name, cell), axes in interface.saved],
         "vectors": [list(pair) for pair in interface.vectors],
     }
@@ -128,6 +132,7 @@ def from_json(entry: Mapping[str, Any]) -> Interface:
     """
     return Interface(
         tuple(Slot(use, operand, tuple(cell)) for use, operand, cell in entry["slots"]),
+        tuple(int(slot) for slot in entry["weights"]),
         tuple(((name, tuple(cell)), tuple(axes)) for name, cell, axes in entry["saved"]),
         tuple((name, axis) for name, axis in entry["vectors"]),
     )
