@@ -1,158 +1,28 @@
 """Puts together what a template sees of one pass.
 
-In: `Programs` and chosen sizes, then programs, operands and results one by one. Out: a `Pass`.
+In: `Programs` and chosen sizes, then programs, operands and results one by one. Out: a `Pass`. Where arrays lie is
+pass_arrays.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from rekern import ir
 from rekern.loops.order import arrange
 from rekern.loops.program import Assign, Place, Program
 from rekern.loops.team import Between
-from rekern.printers.cpp import WAIT, Early, Packed, StepPrinter, StepText, identifier, indent
+from rekern.printers.cpp import WAIT, Early, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
-from rekern.printers.cpp_names import own_part
 from rekern.schedules.carry import AFTER, Carried
-from rekern.schedules.passes import (
-    MOST_ROWS,
-    Ahead,
-    Body,
-    CpuSizes,
-    Panels,
-    Pass,
-    PassName,
-    Pointer,
-    Second,
-    Slot,
-    Source,
-    View,
-    WorkArray,
-)
-from rekern.schedules.programs import Programs
-from rekern.schedules.reading import reads, reads_elementwise, reads_in_step
-from rekern.schedules.team import shared, team
-from rekern.spec import Operand
-from rekern.trace import cells_of
+from rekern.schedules.pass_arrays import PassArrays
+from rekern.schedules.passes import MOST_ROWS, Ahead, Body, Pass, PassName, Pointer, Second, View
+from rekern.schedules.reading import reads, reads_in_step
+from rekern.schedules.team import shared
 
 
-class PassBuilder:
+class PassBuilder(PassArrays):
     """Collects the parts of one pass."""
-
-    def __init__(self, programs: Programs, sizes: CpuSizes) -> None:
-        self.programs = programs
-        self.spec = programs.spec
-        self.sizes = sizes
-        self.lane = programs.lane
-        self.rows = programs.rows
-        self.tile = {self.lane: f"{self.lane}_TILE"} if self.lane is not None and sizes.tile else {}
-        self.slots: list[Slot] = []
-        self.views: list[View] = []
-        self.work: dict[str, WorkArray] = {}
-        self.packed: dict[str, Packed] = {}
-        self.packed_slots: dict[Place, int] = {}
-        self.masks: set[str] = set()
-        self.temporaries: dict[str, Pointer] = {}
-        self.walks: set[str] = set()
-        self.team = team(programs) is None
-        self.turning: set[Place] = set()    # arrays that a team writes by turns
-
-    # -- memory
-
-    def memory_order(self, dims: Iterable[str]) -> tuple[str, ...]:
-        return tuple(sorted(dims, key=lambda d: d == self.lane))
-
-    def row(self, dim: str) -> str:
-        return self.tile.get(dim, f"dims.{dim}_row")
-
-    def size(self, dims: Iterable[str]) -> str:
-        order = self.memory_order(dims)
-        return " * ".join([*(f"dims.{d}" for d in order[:-1]), self.row(order[-1])]) if order else "1"
-
-    def add_work(self, name: str, size: str, private: bool = False) -> str:
-        known = self.work.get(name)
-        if known is not None and known.size != size:  # two programs of the pass use one name for two arrays
-            size = f"({known.size} > {size} ? {known.size} : {size})"
-        self.work[name] = WorkArray(name, size, private)
-        return name
-
-    def this_turn(self, name: str, size: str, turn: str = "turn") -> str:
-        """Where the array that a step works on begins, of two that are written by turns."""
-        return f"work.{name} + {turn} * dims.batch_rows * {size}"
-
-    # -- tensors of the caller
-
-    def view(
-        self,
-        slot: Slot,
-        dims: tuple[str, ...],
-        *,
-        mine: bool = False,
-        padded: bool = False,
-        written: bool = False,
-        suffix: str = "tensor",
-    ) -> View:
-        """The view of a tensor.
-
-        Args:
-            mine: Only the first task of a row of columns reads or writes it.
-            padded: Its rows have room for whole vectors.
-            written: A step writes it and nobody reads it soon.
-        """
-        number = len(self.slots)
-        self.slots.append(slot)
-        name = f"{identifier((slot.operand, slot.cell))}_{suffix}"
-        shared = mine and self.lane is not None and self.lane not in dims
-        arguments = [f"call.tensors[{number}]", "head", "group", "first_columns" if shared else "true"]
-        order = sorted(range(len(dims)), key=lambda n: dims[n] == self.lane)
-        if order:
-            counts = {n: f"dims.{dims[n]}" for n in order}
-            if padded:
-                counts[order[-1]] = self.row(dims[order[-1]])
-            parts = (f"{{{n}, {counts[n]}, {'first_column' if dims[n] == self.lane else '0'}}}" for n in order)
-            arguments += [f"{{{', '.join(parts)}}}", self.row(dims[order[-1]])]
-        if self.team:
-            arguments.append(self.own([dims[n] for n in order]))
-        construct = f"({', '.join(arguments)})"
-        if written and self.programs.streamed:
-            construct = f" = Array{construct}.written(call.past_caches)"
-        view = View(name, slot, construct, len(dims), self.size(dims))
-        self.views.append(view)
-        return view
-
-    def cells(self, operand: Operand) -> list[Place]:
-        return [(operand.name, cell) for cell in cells_of(operand.dims)]
-
-    # -- text
-
-    def at(self, name: str, size: str) -> str:
-        """Where the array of one batch row begins."""
-        if not self.rows:
-            return name
-        return f"{name} + row * ({size})" if " " in size else f"{name} + row * {size}"
-
-    def fill(self, array: WorkArray, axes: tuple[str, ...], value: str) -> str:
-        """Fills the array of one batch row, or the part of a member of a team."""
-        if self.team:
-            return f"fill({self.at(array.name, array.size)}, {self.own(axes)}, {value});"
-        return f"fill({self.at(array.name, array.size)}, {array.size}, {value});"
-
-    def own(self, axes: Sequence[str]) -> str:
-        """The part of the last of `axes` that a member of a team has in hand; the leader has what has none."""
-        return own_part(axes[-1]) if axes else "leader_only"
-
-    def each_row(self, lines: Iterable[str], now: bool = True) -> tuple[str, ...]:
-        """`lines` for every batch row in hand. `now`: with `batch` and `time` of this step."""
-        lines = list(lines)
-        if not lines and (self.rows or not now):
-            return ()
-        first = ["const Sequence& sequence = call.sequences[first_sequence + row];"] if self.rows else []
-        if now:
-            first += ["const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);"]
-        if not self.rows:
-            return (*first, *lines)
-        return ("for (int row = 0; row < rows; ++row) {", *indent([*first, *lines]), "}")
 
     def print(self, program: Program, results: Mapping[Place, View], early: bool) -> StepText:
         """The text of `program`. Where rows are streamed, the views in `results` write their rows themselves."""
@@ -262,7 +132,7 @@ class PassBuilder:
             )
         again = self.each_row(flush) if self.rows else tuple(flush)
         waits = self.waits(program)
-        prefetched = self._ahead(text, {**rows_in, **rows_out}, back)
+        prefetched = self._ahead(text, {**rows_in, **rows_out})
         moved = []
         for product in text.early:
             for name in product.targets:
@@ -270,7 +140,7 @@ class PassBuilder:
                 moved.append(f"real* {identifier((name, ()))} = {row};")
         return Body(
             self._ahead_of_steps(text, rows_in, waits),
-            (*declare, *waits("rows"), *self.each_row(stage), *prefetched, *moved),
+            (*declare, *waits("rows"), *_direction(text, back), *self.each_row(stage), *prefetched, *moved),
             tuple(text.lines),
             again,
             self._fetch(views, back),
@@ -323,7 +193,7 @@ class PassBuilder:
         lines += [f"{view.name}.fetch(batch, later);" for view in views]
         return (f"if ({there}) {{", *indent(lines), "}")
 
-    def _ahead(self, text: StepText, views: Mapping[Place, View], back: bool) -> tuple[str, ...]:
+    def _ahead(self, text: StepText, views: Mapping[Place, View]) -> tuple[str, ...]:
         """Where the first batch row of the next step is, after the last one of this step."""
         lines = []
         for place, view in views.items():
@@ -331,10 +201,7 @@ class PassBuilder:
                 name = identifier(place)
                 first = f"{name}[0]" if place in text.copied else f"{view.name}.after({name}[0], ahead)"
                 lines.append(f"{name}[rows] = {first};")
-        if not lines:
-            return ()
-        forwards, backwards = ("-1", "1") if back else ("1", "-1")
-        return (f"const int64_t ahead = call.reverse ? {backwards} : {forwards};  // steps to the next one", *lines)
+        return tuple(lines)
 
     def _stage(
         self,
@@ -362,47 +229,12 @@ class PassBuilder:
             self.add_work(name, view.size)
             scratch = self.at(f"work.{name}", view.size)
         how = "loose_view" if self.programs.streamed and not text.joins_lanes else "view"
+        at = f"batch, {time}, ahead" if place in text.ahead else f"batch, {time}"
         if copied:
             stage.append(f"{view.name}.read({scratch}, batch, {time});")
         stage.append(
-            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, batch, {time});"
+            f"{here} = {scratch};" if copied else f"{here} = {view.name}.{how}({scratch}, {at});"
         )
-
-    def params(self, *programs: Program) -> tuple[str, ...]:
-        """Parameters into working memory, once a task; weights that are only contracted are packed instead."""
-        lines = []
-        packed = {part.place for p in self.packed.values() for part in p.parts}
-        read = set().union(*map(reads, programs))
-        elementwise = set().union(*map(reads_elementwise, programs))
-        for o in self.spec.of_kind("param"):
-            for place in self.cells(o):
-                if place not in read:
-                    continue
-                self.packed_slots[place] = len(self.slots)
-                name = identifier(place)
-                if place in packed and place not in elementwise:
-                    self.slots.append(Slot("param", *place))
-                    continue
-                view = self.view(Slot("param", *place), o.axes)
-                if not o.axes:
-                    lines.append(f"const real {name} = {view.name}.one(0, 0);")
-                else:
-                    self.work[name] = WorkArray(name, view.size)
-                    lines.append(f"const real* {name} = {view.name}.view(work.{name}, 0, 0);")
-        return tuple(lines)
-
-    def _panels(self, packed: Packed) -> Panels:
-        sources = (
-            Source(self.packed_slots[p.place], *((0, 1) if p.transposed else (1, 0))) for p in packed.parts
-        )
-        return Panels(packed.name, packed.depth, packed.width, tuple(sources))
-
-    def state_arrays(self, prefix: str = "") -> list[tuple[Operand, Place, WorkArray]]:
-        return [
-            (o, place, WorkArray(identifier((prefix + o.name, place[1])), self.size(o.axes)))
-            for o in self.spec.states
-            for place in self.cells(o)
-        ]
 
     def finish(self, name: PassName, **parts: object) -> Pass:
         spec = self.spec
@@ -427,6 +259,13 @@ class PassBuilder:
             team=self.team,
             **parts,  # type: ignore[arg-type]  # a part for each field that is left
         )
+
+
+def _direction(text: StepText, back: bool) -> tuple[str, ...]:
+    """Which way the steps run, where rows of the next one are asked for."""
+    forwards, backwards = ("-1", "1") if back else ("1", "-1")
+    line = f"const int64_t ahead = call.reverse ? {backwards} : {forwards};  // steps to the next one"
+    return (line,) if text.ahead else ()
 
 
 def _pointers(place: Place, text: StepText) -> str:
