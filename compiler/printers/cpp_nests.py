@@ -78,6 +78,7 @@ class NestPrinter:
         places += [s.target for s in self.nest.statements if s.axes == (lane,)]
         self.ahead = [p for p in dict.fromkeys(places) if self.memory.role(p[0]) in ("row", "result")]
         return [f"prefetch({identifier(p)}[row + 1] + {loop_variable(lane)});" for p in self.ahead]
+
     def _in_turns(self, index: Index, lines: list[str]) -> list[str]:
         """A loop whose turns add to two sets of sums by turns."""
         at, name = loop_variable(index), self.names.fresh("take_row")

@@ -22,6 +22,7 @@ from rekern.solver import Limit, Problem, Variable
 ROWS_ENOUGH = 4  # of a task: with more, reads of the weight hardly count (4 to 6 rows are within 2 % in the L2 cache)
 UNEVEN = 2  # waits of a team beside a barrier of threads that arrive together
 
+
 def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     """Batch rows of a task, which share every read of a weight, but those of one task run one by one; and its team."""
     cpu = machine.cpu
@@ -36,8 +37,8 @@ def row_problem(programs: Programs, shape: Shape, machine: Machine) -> Problem:
     members = team.symbol if team else 1
     waves = ceiling(ceiling(shape.sequences / r) * shape.heads / floor(shape.threads / members))
     units = _units(shape, cpu)
-    wait_seconds = UNEVEN * cpu.barrier_seconds    # for each of the others
-    share = ceiling(units / members) / units if team else 1    # of the member that has most to do
+    wait_seconds = UNEVEN * cpu.barrier_seconds  # for each of the others
+    share = ceiling(units / members) / units if team else 1  # of the member that has most to do
     resident = weights * number <= cpu.l2_bytes
     bandwidth = cpu.l2_bytes_per_cycle * cpu.clock_hz if resident else cpu.l3_bytes_per_s or cpu.dram_bytes_per_s
     slot = slot_rows(programs, shape) * number
