@@ -51,16 +51,16 @@ void run_task(const Call& call, const Sizes& sizes, const Work& work, const Pack
         const real* x_2[ROWS + 1];
         const real* x_3[ROWS + 1];
         real* out[ROWS + 1];
+        const int64_t ahead = call.reverse ? -1 : 1;  // steps to the next one
         for (int row = 0; row < rows; ++row) {
             const Sequence& sequence = call.sequences[first_sequence + row];
             const int64_t batch = sequence.batch, time = sequence.at(step, call.reverse);
-            x_0[row] = x_0_tensor.view(work.x_0 + row * dims.D_row, batch, time);
-            x_1[row] = x_1_tensor.view(work.x_1 + row * dims.D_row, batch, time);
-            x_2[row] = x_2_tensor.view(work.x_2 + row * dims.D_row, batch, time);
-            x_3[row] = x_3_tensor.view(work.x_3 + row * dims.D_row, batch, time);
+            x_0[row] = x_0_tensor.view(work.x_0 + row * dims.D_row, batch, time, ahead);
+            x_1[row] = x_1_tensor.view(work.x_1 + row * dims.D_row, batch, time, ahead);
+            x_2[row] = x_2_tensor.view(work.x_2 + row * dims.D_row, batch, time, ahead);
+            x_3[row] = x_3_tensor.view(work.x_3 + row * dims.D_row, batch, time, ahead);
             out[row] = out_tensor.open(work.out + row * dims.D_row, batch, time);
         }
-        const int64_t ahead = call.reverse ? -1 : 1;  // steps to the next one
         x_0[rows] = x_0_tensor.after(x_0[0], ahead);
         x_1[rows] = x_1_tensor.after(x_1[0], ahead);
         x_2[rows] = x_2_tensor.after(x_2[0], ahead);
