@@ -1,6 +1,8 @@
 """Weights laid out for products are kept from call to call: every change of a weight must be noticed."""
 
 import gc
+import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -193,17 +195,50 @@ def entry_of(kept: Kept, key: int, weight: Tensor, count: int = 1000) -> panels.
     return kept.take((key,), [weight], count, torch.float32)
 
 
+def is_new(entry: panels.Entry) -> bool:
+    """One that was put back would be marked next, its weight being the same."""
+    return entry.state == NOT_MARKED
+
+
+def test_entries_survive_many_threads() -> None:
+    """Every call takes and puts while others do, and drops what is too much."""
+    kept, failed = Kept(most=40 * 4000), []
+    weights = [torch.zeros(2) for _ in range(200)]
+
+    def work(seed: int) -> None:
+        order = random.Random(seed)
+        try:
+            for _ in range(3000):
+                n = order.randrange(len(weights))
+                kept.put((n,), entry_of(kept, n, weights[n]))
+        except Exception as error:
+            failed.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed
+    assert kept.idle() <= kept.most
+
+
 def test_what_is_too_much_goes_first_what_waits_longest() -> None:
     kept = Kept(most=10_000)
     weights = [torch.zeros(2) for _ in range(3)]
     for key in (0, 1, 0, 2):
         kept.put((key,), entry_of(kept, key, weights[key]))
     assert kept.idle() <= 10_000
-    assert entry_of(kept, 1, weights[1]).new and not entry_of(kept, 0, weights[0]).new
+    assert is_new(entry_of(kept, 1, weights[1])) and not is_new(entry_of(kept, 0, weights[0]))
     huge = entry_of(kept, 3, weights[0], HUGE_PAGE)
     kept.put((3,), huge)
     del huge
-    assert kept.idle() <= 10_000 and entry_of(kept, 3, weights[0], HUGE_PAGE).new
+    assert kept.idle() <= 10_000 and is_new(entry_of(kept, 3, weights[0], HUGE_PAGE))
 
 
 def test_entries_of_dead_weights_are_dropped() -> None:
@@ -215,7 +250,7 @@ def test_entries_of_dead_weights_are_dropped() -> None:
     del other
     kept.put((2,), entry_of(kept, 2, weight))
     assert kept.idle() == both
-    assert not entry_of(kept, 0, weight).new
+    assert not is_new(entry_of(kept, 0, weight))
 
 
 def test_no_two_calls_have_one_entry() -> None:
@@ -226,7 +261,7 @@ def test_no_two_calls_have_one_entry() -> None:
     kept.put((0,), a)
     kept.put((0,), b)
     assert {id(entry_of(kept, 0, weight)), id(entry_of(kept, 0, weight))} == {id(a), id(b)}
-    assert entry_of(kept, 0, weight).new
+    assert is_new(entry_of(kept, 0, weight))
 
 
 def test_a_version_says_that_there_is_no_need_to_look() -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from rekern import ir
 from rekern.functions import CHEAP
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
-from rekern.loops.chains import links
+from rekern.loops.chains import cuts
 from rekern.loops.program import CARRIED, TEMPORARY, Assign, Program, Statement
 from rekern.rewrite import rebuild, substitute
 
@@ -126,17 +126,21 @@ class Lowering:
         return substitute(roots, mapping)
 
     def _cut_chains(self, roots: list[Node]) -> list[Node]:
-        """What a chain of functions is cut at becomes a read of a temporary."""
+        """What chains of functions are cut at becomes reads of temporaries, in `roots` and in the statements so far."""
         targets = {v: f"new_{_spell(ir.read(*a.target))}" for a, v in zip(self.program.assigns, roots, strict=False)}
+        walks = [s for s in self.statements if s.matrix is None]
         mapping: dict[Node, Node] = {}
-        for node in links(roots):
+        made: list[Statement] = []
+        for node in cuts([*roots, *(s.value for s in walks)]):
             name, indices, new = self._temporary(node, targets.get(node) or label(node))
             if new:
                 axes = self.temporaries[name]
                 (value,) = substitute([node], mapping)
                 value = ir.rename(value, dict(zip(indices, axes, strict=True)))
-                self.statements.append(Statement((name, ()), axes, value, frozenset(axes)))
+                made.append(Statement((name, ()), axes, value, frozenset(axes)))
             mapping[node] = ir.read(name, (), indices)
+        values = iter(substitute([s.value for s in walks], mapping))
+        self.statements = [s if s.matrix else replace(s, value=next(values)) for s in self.statements] + made
         return substitute(roots, mapping)
 
     def _reduction(

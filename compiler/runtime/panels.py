@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -45,7 +44,6 @@ class Entry:
     storages: tuple[StorageWeakRef, ...]
     versions: Versions
     state: int = NOT_MARKED
-    new: bool = True
 
     @property
     def dead(self) -> bool:
@@ -59,6 +57,7 @@ class Kept:
     def __init__(self, most: int) -> None:
         self.most = most
         self._waiting: OrderedDict[Key, list[Entry]] = OrderedDict()
+        self._bytes = 0  # of all that wait
         self._lock = Lock()
         self._shelf = Shelf(most, HUGE_PAGE)  # where the memory of entries goes that are dropped
 
@@ -72,11 +71,17 @@ class Kept:
             versions = [t._version for t in weights]
         except RuntimeError:  # of inference tensors torch counts none
             versions = None
-        try:
-            entry = self._waiting[key].pop()
-        except (KeyError, IndexError):
+        with self._lock:
+            waiting = self._waiting.get(key)
+            entry = waiting.pop() if waiting else None
+            if entry is None:
+                self._drop_dead()
+            else:
+                self._bytes -= entry.memory.nbytes
+        if entry is None:
             return self._new(weights, versions, count, real)
         if entry.versions != versions:
+            entry.storages = storages(weights)  # another weight may lie where the last one was
             entry.versions, entry.state = versions, NOT_MARKED
         elif entry.state != MARKED:  # weights that stay the same for two calls may do so for more
             entry.state += 1
@@ -84,48 +89,45 @@ class Kept:
 
     def put(self, key: Key, entry: Entry) -> None:
         """Have an entry wait for the next call."""
-        entries = None if entry.new else self._waiting.get(key)
-        if entries is None:
-            with self._lock:
-                entries = self._waiting.setdefault(key, [])
-                entries.append(entry)
-                entry.new = False
-                self._make_room()
+        if entry.memory.nbytes > self.most:  # all others would go for it
             return
-        entries.append(entry)
-        with suppress(KeyError):  # another thread has just dropped it
+        with self._lock:
+            self._waiting.setdefault(key, []).append(entry)
             self._waiting.move_to_end(key)
+            self._bytes += entry.memory.nbytes
+            while self._bytes > self.most or len(self._waiting) > MOST:
+                self._drop(next(iter(self._waiting)))
 
     def release(self) -> None:
         """Give all memory that waits back to the system."""
         with self._lock:
             self._waiting.clear()
+            self._bytes = 0
         self._shelf.release()
 
     def idle(self) -> int:
         """Bytes that wait."""
         with self._lock:
-            return self._shelf.idle() + self._bytes()
+            return self._shelf.idle() + self._bytes
 
     def _new(self, weights: Sequence[Tensor], versions: Versions, count: int, real: torch.dtype) -> Entry:
-        with self._lock:
-            for key, entries in [*self._waiting.items()]:
-                if entries and entries[0].dead:
-                    del self._waiting[key]
         size = count * real.itemsize
         if HUGE_PAGE // 4 <= size < HUGE_PAGE:  # worth a page of its own
             count = HUGE_PAGE // real.itemsize
         memory = self._shelf.empty((count,), real)
-        storages = tuple([StorageWeakRef(t.untyped_storage()) for t in weights])
-        return Entry(memory, memory.data_ptr(), storages, versions)
+        return Entry(memory, memory.data_ptr(), storages(weights), versions)
 
-    def _make_room(self) -> None:
-        """Drop what is too much, the longest waiting first."""
-        while self._waiting and (self._bytes() > self.most or len(self._waiting) > MOST):
-            self._waiting.popitem(last=False)
+    def _drop_dead(self) -> None:
+        """Drop what was made from weights that are gone."""
+        for key in [key for key, entries in self._waiting.items() if entries and entries[0].dead]:
+            self._drop(key)
 
-    def _bytes(self) -> int:
-        return sum(e.memory.nbytes for entries in self._waiting.values() for e in entries)
+    def _drop(self, key: Key) -> None:
+        self._bytes -= sum(e.memory.nbytes for e in self._waiting.pop(key))
+
+
+def storages(weights: Sequence[Tensor]) -> tuple[StorageWeakRef, ...]:
+    return tuple([StorageWeakRef(t.untyped_storage()) for t in weights])
 
 
 KEPT = Kept(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE)

@@ -100,16 +100,22 @@ class Panels:
 
 
 @dataclass(frozen=True)
-class WeightProducts:
-    """Weight gradients with one right side, `dW[o, j] = sum over steps of left[o] * right[j]`, by slots.
+class Factors:
+    """One of several products that share a right side: its slots. `add`: to what the gradient holds already."""
 
-    factors: the slots of `left` and `dW` of each.
-    """
+    left: int
+    weight: int
+    add: bool
+
+
+@dataclass(frozen=True)
+class WeightProducts:
+    """Weight gradients with one right side, `dW[o, j] = sum over steps of left[o] * right[j]`, by slots."""
 
     height: str
     width: str
     right: int
-    factors: tuple[tuple[int, int], ...]
+    factors: tuple[Factors, ...]
 
 
 @dataclass(frozen=True)

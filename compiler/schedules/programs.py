@@ -32,7 +32,10 @@ LEFT, RIGHT = "left:", "right:"  # the two sides of a weight's gradient, kept fo
 
 @dataclass(frozen=True)
 class WeightTerm:
-    """One product of a weight's gradient: `d W[o, j] += sum over steps of left[o] * right[j]`."""
+    """One product of a weight's gradient: `d W[o, j] += sum over steps of left[o] * right[j]`.
+
+    No two products of a weight have one right side.
+    """
 
     weight: Place
     left: str
@@ -263,12 +266,12 @@ class Programs:
 
         for name, cells in self.backstep.params.items():
             for cell, node in cells.items():
-                pairs = self._separated(name, node)
-                for left, right in pairs or ():
-                    axes = ir.canonical_axes(self.spec.operand(name).axes)
-                    terms.append(
-                        WeightTerm((name, cell), vector(LEFT, left, axes[0]), vector(RIGHT, right, axes[1]))
-                    )
+                axes = ir.canonical_axes(self.spec.operand(name).axes)
+                by_right: dict[str, list[Node]] = {}
+                for left, right in self._separated(name, node) or ():
+                    by_right.setdefault(vector(RIGHT, right, axes[1]), []).append(left)
+                for found, lefts in by_right.items():
+                    terms.append(WeightTerm((name, cell), vector(LEFT, ir.total(lefts), axes[0]), found))
         return tuple(terms), vectors
 
     def _separated(self, name: str, node: Node) -> list[tuple[Node, Node]] | None:

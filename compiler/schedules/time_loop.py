@@ -11,7 +11,7 @@ from rekern.loops.program import Place, Program
 from rekern.printers.cpp import identifier, literal
 from rekern.schedules.builder import PassBuilder
 from rekern.schedules.carry import Carried
-from rekern.schedules.passes import CpuSizes, Pass, PassName, Slot, View, WeightProducts, WorkArray
+from rekern.schedules.passes import CpuSizes, Factors, Pass, PassName, Slot, View, WeightProducts, WorkArray
 from rekern.schedules.programs import SAVED, Programs, decode
 from rekern.trace import cells_of, named
 
@@ -155,15 +155,26 @@ def _as_run(program: Program, carried: Carried | None) -> tuple[Program, ...]:
 
 
 def _weight_products(b: PassBuilder) -> tuple[WeightProducts, ...]:
-    """The matrix products after the loop, those with one right side together."""
-    factors: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+    """The matrix products after the loop, those with one right side together.
+
+    The first product of a weight fills its gradient; later ones, which have other right sides, add to it.
+    """
+    found: dict[tuple[str, str, int], list[tuple[int, Place]]] = {}
     numbers = {slot: n for n, slot in enumerate(b.slots)}
     for term in b.programs.weight_terms[0]:
         height, width = b.spec.operand(term.weight[0]).axes
         left, right = (numbers[_side(b, word)] for word in (term.left, term.right))
-        factors.setdefault((height, width, right), []).append((left, len(b.slots)))
-        b.slots.append(Slot("d_weight", *term.weight))
-    return tuple(WeightProducts(*key, tuple(pairs)) for key, pairs in factors.items())
+        found.setdefault((height, width, right), []).append((left, term.weight))
+    filled: set[Place] = set()
+    products = []
+    for key, pairs in found.items():
+        factors = []
+        for left, weight in pairs:
+            factors.append(Factors(left, len(b.slots), weight in filled))
+            b.slots.append(Slot("d_weight", *weight))
+        filled.update(weight for _, weight in pairs)
+        products.append(WeightProducts(*key, tuple(factors)))
+    return tuple(products)
 
 
 def _side(b: PassBuilder, word: str) -> Slot:
