@@ -16,6 +16,9 @@ from rekern.loops.padding import Padding, padding
 from rekern.trace import Cell
 
 Role = Literal["state", "row", "param", "result", "temporary", "scalar"]
+# The mark of what follows the value of a name: the new value of a state where the old one stays, and a row or result of
+# the step that is walked next.
+NEXT = "next:"
 TEMPORARY = "t:"  # the mark of a temporary: no name of a user's has a colon
 CARRIED = "carried:"  # the mark of what one step leaves for the next
 Place = tuple[str, Cell]  # one array: an operand (or cotangent, or temporary) and a literal cell of it

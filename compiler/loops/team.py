@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rekern.ir import Index, Node, Number, Read, Size, children
-from rekern.loops.program import Loops, Nest, Place, Statement, is_early
+from rekern.loops.program import NEXT, Loops, Nest, Place, Statement, is_early
 
 # Between nests, which go by their number: early products read their factors and multiply them; rows of the step are
 # brought in; states restart.
 Between = Literal["factors", "products", "rows", "reset"]
 Phase = Between | int
-NEXT = "next:"  # the new value of a state, where the old one stays
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from rekern import ir
 from rekern.loops.order import arrange
-from rekern.loops.program import Assign, Place, Program
+from rekern.loops.program import NEXT, Assign, Place, Program
 from rekern.loops.team import Between
 from rekern.printers.cpp import WAIT, Early, StepPrinter, StepText, identifier, indent
 from rekern.printers.cpp_memory import Beside
-from rekern.schedules.carry import AFTER, Carried
+from rekern.schedules.carry import Carried
 from rekern.schedules.pass_arrays import PassArrays
 from rekern.schedules.passes import MOST_ROWS, Ahead, Body, Pass, PassName, Pointer, Second, View
 from rekern.schedules.reading import reads, reads_in_step
@@ -111,7 +111,7 @@ class PassBuilder(PassArrays):
             after = "step > 0 ? step - 1 : step" if back else "step + 1 < steps ? step + 1 : step"
             stage.append(f"const int64_t next_time = sequence.at({after}, call.reverse);  // the last step's: its own")
             for name, cell in ahead:
-                self._stage((AFTER + name, cell), rows_in[name, cell], text, declare, stage, "next_time")
+                self._stage((NEXT + name, cell), rows_in[name, cell], text, declare, stage, "next_time")
         for assign in program.assigns:
             if program.roles[assign.target[0]] != "result":
                 continue
@@ -153,14 +153,14 @@ class PassBuilder(PassArrays):
         stage: list[str] = []
         flush: list[str] = []
         for name, cell in sorted(reads(program)):
-            if name.startswith(AFTER):
-                view = rows_in[name.removeprefix(AFTER), cell]
+            if name.startswith(NEXT):
+                view = rows_in[name.removeprefix(NEXT), cell]
                 self._stage((name, cell), view, text, [], stage, "next_time")
         for assign in program.assigns:
             if program.roles[assign.target[0]] == "result":
                 name = self.add_work(identifier(assign.target), self.size(i.dim for i in assign.axes))
-                view = rows_out[assign.target[0].removeprefix(AFTER), assign.target[1]]
-                time = "next_time" if assign.target[0].startswith(AFTER) else "time"
+                view = rows_out[assign.target[0].removeprefix(NEXT), assign.target[1]]
+                time = "next_time" if assign.target[0].startswith(NEXT) else "time"
                 if time == "next_time":
                     stage.append(f"real* {name} = {view.name}.open(work.{name}, batch, next_time);")
                 flush.append(f"{view.name}.close({name}, batch, {time});")

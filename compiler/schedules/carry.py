@@ -19,10 +19,9 @@ from rekern.ir import Apply, Node, Read, Reduce
 from rekern.loops.lower import label
 from rekern.loops.order import arrange
 from rekern.loops.padding import padding
-from rekern.loops.program import CARRIED, Assign, Place, Program
+from rekern.loops.program import CARRIED, NEXT, Assign, Place, Program
 from rekern.rewrite import substitute
 
-AFTER = "next:"  # what the step that is walked next reads
 KNOWN = frozenset({"row", "param", "scalar"})  # what does not wait for the state
 
 
@@ -43,8 +42,8 @@ class Carried:
     def ahead(self) -> tuple[Place, ...]:
         """The rows of the next step that the step reads, as the next step calls them."""
         nodes = ir.walk(a.value for a in self.step.assigns)
-        read = {(n.operand, n.component) for n in nodes if isinstance(n, Read) and n.operand.startswith(AFTER)}
-        return tuple(sorted((name.removeprefix(AFTER), cell) for name, cell in read))
+        read = {(n.operand, n.component) for n in nodes if isinstance(n, Read) and n.operand.startswith(NEXT)}
+        return tuple(sorted((name.removeprefix(NEXT), cell) for name, cell in read))
 
 
 def carry(program: Program, states: Mapping[str, str]) -> Carried | None:
@@ -139,9 +138,9 @@ def _carried(program: Program, states: Mapping[str, str], sums: Sequence[Reduce]
     after = [replace(a, value=following(a.value, program, states, new)) for a in first]
     roles = dict(program.roles)
     rows = [n for n, role in program.roles.items() if role == "row"]
-    roles |= dict.fromkeys((AFTER + n for n in rows), "row")
+    roles |= dict.fromkeys((NEXT + n for n in rows), "row")
     roles |= dict.fromkeys(axes, "state")
-    known = {**program.padding, **{AFTER + n: program.padding[n] for n in rows}}
+    known = {**program.padding, **{NEXT + n: program.padding[n] for n in rows}}
     if program.lane is not None:
         known |= {name: padding(node, program.lane, known) for node, name in names.items()}
     step = [replace(a, value=value) for a, value in zip(program.assigns, values, strict=True)]
@@ -165,7 +164,7 @@ def following(
             axes, value = new[states[n.operand], n.component]
             swap[n] = ir.rename(value, dict(zip(axes, n.indices, strict=True)))
         elif isinstance(n, Read) and program.roles[n.operand] == "row":
-            swap[n] = ir.read(AFTER + n.operand, n.component, n.indices)
+            swap[n] = ir.read(NEXT + n.operand, n.component, n.indices)
     return substitute([node], swap)[0]
 
 

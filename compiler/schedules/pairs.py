@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from rekern.loops.program import Program
-from rekern.schedules.carry import AFTER, following, walk_count
+from rekern.loops.program import NEXT, Program
+from rekern.schedules.carry import following, walk_count
 
 
 def pair(program: Program, states: Collection[str]) -> Program | None:
@@ -25,14 +25,14 @@ def pair(program: Program, states: Collection[str]) -> Program | None:
     second = [
         replace(
             a,
-            target=a.target if a.target[0] in states else (AFTER + a.target[0], a.target[1]),
+            target=a.target if a.target[0] in states else (NEXT + a.target[0], a.target[1]),
             value=following(a.value, program, own, new),
         )
         for a in program.assigns
     ]
-    roles = {**program.roles, **{AFTER + n: r for n, r in program.roles.items() if r in ("row", "result")}}
+    roles = {**program.roles, **{NEXT + n: r for n, r in program.roles.items() if r in ("row", "result")}}
     rows = [n for n, role in program.roles.items() if role == "row"]
-    known = {**program.padding, **{AFTER + n: program.padding[n] for n in rows}}
+    known = {**program.padding, **{NEXT + n: program.padding[n] for n in rows}}
     both = replace(
         program, name=f"{program.name}, two steps", assigns=(*first, *second), roles=roles, padding=known
     )

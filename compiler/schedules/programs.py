@@ -16,7 +16,7 @@ from rekern import ir
 from rekern.gradient import Backstep, cotangent, gradient
 from rekern.ir import Index, Node, Read, Reduce, Size
 from rekern.loops.padding import Padding, initial, padding
-from rekern.loops.program import Assign, Place, Program, Role
+from rekern.loops.program import NEXT, Assign, Place, Program, Role
 from rekern.rewrite import substitute
 from rekern.rules import STABLE, rewrite
 from rekern.schedules.carry import Carried, carry
@@ -25,7 +25,6 @@ from rekern.spec import Recurrence, derived
 from rekern.trace import Cell, Dim, named
 
 Keep = Literal["blocks", "steps"]
-NEXT = "next:"  # the new value of a state, where the old one stays
 SAVED = "saved:"  # the value of a state before a step, as a row of its own for the gradient
 LEFT, RIGHT = "left:", "right:"  # the two sides of a weight's gradient, kept for one matrix product
 
