@@ -26,7 +26,7 @@ from rekern.runtime.kernel import Kernel
 from rekern.schedules.cpu.choose import plan
 from rekern.schedules.cpu.shape import CpuPlan, Shape
 from rekern.schedules.programs import Programs, programs
-from rekern.schedules.team import shared, team
+from rekern.schedules.team import shared, why_no_team
 from rekern.spec import Input, Param, Recurrence, Scalar, State, recurrence
 
 
@@ -200,9 +200,9 @@ def test_why_there_is_no_team() -> None:
         h = tanh(R @ h + S @ x)
         return (S, h), h
 
-    assert "no weight" in str(team(programs(zoo.gla)))
-    assert "more than one axis" in str(team(programs(matrix)))
-    assert team(programs(zoo.lstm)) is None
+    assert "no weight" in str(why_no_team(programs(zoo.gla)))
+    assert "more than one axis" in str(why_no_team(programs(matrix)))
+    assert why_no_team(programs(zoo.lstm)) is None
 
 
 def test_a_step_along_two_axes_is_not_shared() -> None:

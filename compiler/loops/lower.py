@@ -36,7 +36,7 @@ class Lowering:
         self.taken = {*map(plain, program.roles), *map(_spell, [*reads, *targets])}
 
     def run(self) -> tuple[Statement, ...]:
-        assigns = self._compared_aside(self.program.assigns)
+        assigns = self._computed_once(self.program.assigns)
         values = regroup([a.value for a in assigns])
         values = self._cut_chains(self._extract_reductions(values))
         drafts = [
@@ -52,11 +52,11 @@ class Lowering:
 
     # -- temporaries
 
-    def _compared_aside(self, assigns: tuple[Assign, ...]) -> tuple[Assign, ...]:
-        """Where a maximum is compared with what it is taken over, both read the same array.
+    def _computed_once(self, assigns: tuple[Assign, ...]) -> tuple[Assign, ...]:
+        """What must not be computed twice is computed aside.
 
-        Computed twice, the two may differ in the last bit, and no number would equal the maximum. The same goes for
-        what is handed to the next step and used in this one already, so that it is computed once.
+        That is what a maximum is taken over, where it is compared with the maximum: the two may differ in the last bit,
+        and then no number would equal it. And what is handed to the next step, which this step may use already.
         """
         nodes = list(ir.walk([a.value for a in assigns]))
         over = {n.body for n in nodes if isinstance(n, Reduce) and n.operation == "max"}

@@ -14,7 +14,7 @@ from rekern.printers.cpp_names import own_part
 from rekern.schedules.passes import CpuSizes, Panels, Pointer, Slot, Source, View, WorkArray
 from rekern.schedules.programs import Programs
 from rekern.schedules.reading import reads, reads_elementwise
-from rekern.schedules.team import team
+from rekern.schedules.team import why_no_team
 from rekern.spec import Operand
 from rekern.trace import cells_of
 
@@ -37,7 +37,7 @@ class PassArrays:
         self.masks: set[str] = set()
         self.temporaries: dict[str, Pointer] = {}
         self.walks: set[str] = set()
-        self.team = team(programs) is None
+        self.team = why_no_team(programs) is None
         self.turning: set[Place] = set()  # arrays that a team writes by turns
 
     # -- memory

@@ -15,7 +15,7 @@ from rekern.schedules.programs import Programs
 
 
 @lru_cache(maxsize=256)
-def team(programs: Programs) -> Reason | None:
+def why_no_team(programs: Programs) -> Reason | None:
     """Why a task cannot have a team; None if it can.
 
     Its forward pass and its gradient are shared alike, because both follow from one choice of sizes.
@@ -33,7 +33,7 @@ def team(programs: Programs) -> Reason | None:
 
 def shared(programs: Programs, program: Program) -> Sharing | None:
     """How a team shares a step of `program`; None if tasks have one thread each."""
-    if team(programs) is not None:
+    if why_no_team(programs) is not None:
         return None
     found = _shared(programs, program)
     assert isinstance(found, Sharing)

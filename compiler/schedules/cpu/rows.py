@@ -15,8 +15,7 @@ from rekern.schedules.cpu.counts import MOST_BLOCK, READ_BACK, early_weights, sl
 from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.passes import MOST_ROWS
 from rekern.schedules.programs import Programs
-from rekern.schedules.team import shared
-from rekern.schedules.team import team as team_of
+from rekern.schedules.team import shared, why_no_team
 from rekern.solver import Limit, Problem, Variable
 
 ROWS_ENOUGH = 4  # of a task: with more, reads of the weight hardly count (4 to 6 rows are within 2 % in the L2 cache)
@@ -81,7 +80,7 @@ def _most_members(programs: Programs, shape: Shape, cpu: Cpu) -> int:
     that the system has set aside.
     """
     full = shape.sequences * shape.heads >= shape.threads * ROWS_ENOUGH
-    if shape.threads == 1 or full or team_of(programs) is not None:
+    if shape.threads == 1 or full or why_no_team(programs) is not None:
         return 1
     return min(shape.threads, _units(shape, cpu))
 
