@@ -110,9 +110,9 @@ def goals() -> list[str]:
     return table(head, rows)
 
 
-def key(row: dict[str, Any]) -> tuple[str, str, str, float]:
+def key(row: dict[str, Any]) -> tuple[str, str, str, str, float]:
     """What a row of the goals is, whatever it was measured against on the day."""
-    return row["kernel"], row["size"], row["pass"], row["least"]
+    return row["kernel"], row["size"], row["pass"], row["role"], row["least"]
 
 
 def ratio(result: dict[str, Any], roles: Sequence[str]) -> float | None:

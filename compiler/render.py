@@ -19,6 +19,8 @@ HEADERS = (
     *("vector.h", "vector_math.h", "rows.h", "pairs.h", "contract.h", "arrays.h"),
     *("fingerprint.h", "panels.h", "outer.h", "team.h"),
 )
+# Beside the headers, what defines their longer functions: compiled once for all kernels.
+SHARED = ("rows.cpp", "pairs.cpp", "contract.cpp", "arrays.cpp", "fingerprint.cpp", "panels.cpp", "outer.cpp")
 
 
 @cache
@@ -62,10 +64,10 @@ def render(view: Pass) -> str:
 
 @cache
 def headers(real: str, vector_bytes: int) -> dict[str, str]:
-    """The headers that every source includes."""
+    """The headers that sources include, and the files beside them that define their functions."""
     return {
         name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes)
-        for name in HEADERS
+        for name in (*HEADERS, *SHARED)
     }
 
 

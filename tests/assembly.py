@@ -48,7 +48,7 @@ class Loop:
 
 def inner_loops(source: Source, folder: Path, architecture: str) -> list[Loop]:
     """Compile to assembly for `architecture` (as in -march), and find the innermost loops."""
-    for name, text in source.headers.items():
+    for name, text in source.files.items():
         (folder / name).write_text(text)
     (folder / "kernel.cpp").write_text(source.text)
     flags = [f for f in FLAGS if not f.startswith(("-shared", "-march"))]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 TEMPLATES = Path(__file__).parents[1] / "templates"
 ENTRY_POINTS = Path(__file__).with_suffix(".cpp")
 HEADERS = ("vector", "vector_math", "rows", "pairs", "contract", "fingerprint")
+SHARED = ("rows", "pairs", "contract", "fingerprint")  # those with functions in a file beside them
 FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-Wno-psabi")
 
@@ -39,17 +40,15 @@ class Build:
 
     def headers(self, folder: Path) -> None:
         env = Environment(undefined=StrictUndefined, loader=FileSystemLoader(TEMPLATES))
-        for name in HEADERS:
-            text = env.get_template(f"cpp/{name}.h.j2").render(
-                real=self.real, vector_bytes=self.vector_bytes
-            )
-            (folder / f"{name}.h").write_text(text)
+        for name in (*(f"{n}.h" for n in HEADERS), *(f"{n}.cpp" for n in SHARED)):
+            text = env.get_template(f"cpp/{name}.j2").render(real=self.real, vector_bytes=self.vector_bytes)
+            (folder / name).write_text(text)
 
     def library(self, folder: Path, source: Path = ENTRY_POINTS) -> Path:
         self.headers(folder)
         made = folder / "entry_points.so"
         options = (*FLAGS, *WARNINGS, f"-march={self.arch}", "-shared", "-fPIC", f"-I{folder}")
-        command = ["g++", *options, source, "-o", made]
+        command = ["g++", *options, source, *(folder / f"{n}.cpp" for n in SHARED), "-o", made]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             pytest.fail(done.stderr, pytrace=False)

@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from assembly import Loop, inner_loops
-from rekern import zoo
+from assembly import inner_loops
 from rekern.backends.cpp import Source
-from rekern.render import headers_for, render
-from rekern.schedules.passes import CpuSizes
-from rekern.schedules.programs import programs
-from rekern.schedules.time_loop import backward_pass, forward_pass
+from rekern.render import headers
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64" or shutil.which("g++") is None, reason="x86 assembly by g++"
@@ -21,23 +17,37 @@ pytestmark = pytest.mark.skipif(
 TARGETS = {"avx512": (64, "x86-64-v4", 6, 4), "avx2": (32, "x86-64-v3", 6, 2)}
 
 
-def products(name: str, passes: str, target: str, folder: Path) -> list[Loop]:
-    """The inner loops of a pass that are made of multiply-adds."""
-    vector_bytes, architecture, _, _ = TARGETS[target]
-    sizes = CpuSizes("float", vector_bytes, 0, 32 if vector_bytes == 64 else 16)
-    make = backward_pass if passes == "backward" else forward_pass
-    view = make(programs(zoo.load(name)), sizes)
-    loops = inner_loops(Source(name, render(view), headers_for(sizes)), folder, architecture)
-    return [loop for loop in loops if loop.multiply_adds >= len(loop.lines) / 2]
+def shared(name: str, vector_bytes: int) -> Source:
+    """A file that is compiled once for all kernels."""
+    files = headers("float", vector_bytes)
+    return Source(name, files[name], files)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name, passes", [("lstm", "forward"), ("gru", "backward")])
-def test_products_keep_their_sums_in_registers(name: str, passes: str, target: str, tmp_path: Path) -> None:
-    *_, rows, vectors = TARGETS[target]
-    loops = products(name, passes, target, tmp_path)
+def test_products_keep_their_sums_in_registers(target: str, tmp_path: Path) -> None:
+    vector_bytes, architecture, rows, vectors = TARGETS[target]
+    every = inner_loops(shared("contract.cpp", vector_bytes), tmp_path, architecture)
+    loops = [loop for loop in every if loop.multiply_adds >= len(loop.lines) / 2]
     assert not any(loop.stack_vectors for loop in loops)
     tallest = [loop for loop in loops if loop.multiply_adds == rows * vectors]
     assert tallest, [loop.multiply_adds for loop in loops]
     for loop in tallest:
         assert loop.vector_loads == rows + vectors  # an element of each row, and one row of the weight
+
+
+def test_a_row_times_weights_that_lie_anywhere_keeps_its_sums_in_registers(tmp_path: Path) -> None:
+    loops = inner_loops(shared("panels.cpp", 64), tmp_path, "x86-64-v4")
+    eight = [loop for loop in loops if loop.multiply_adds == 8]
+    assert eight and not any(loop.stack_vectors for loop in eight)
+
+
+@pytest.mark.parametrize("vector_bytes", [32, 64])
+def test_products_of_pairs_keep_their_sums_in_registers(vector_bytes: int, tmp_path: Path) -> None:
+    products = [
+        loop for loop in inner_loops(shared("contract.cpp", vector_bytes), tmp_path, "cooperlake") if loop.dots
+    ]
+    assert products and not any(loop.stack_vectors for loop in products)
+    tallest = [loop for loop in products if loop.dots == 6 * 4]
+    assert tallest, [loop.dots for loop in products]
+    for loop in tallest:
+        assert loop.vector_loads == 6 + 4  # a pair of each row, and one row of the weight

@@ -1,21 +1,12 @@
 """Products in bfloat16: rows are rounded where every operand is, sums stay float32."""
 
-import platform
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-from assembly import inner_loops
 from kernel_checks import agree, draw, errors, exact, run
 from rekern import zoo
 from rekern.api import compile
-from rekern.backends.cpp import Source
-from rekern.render import headers_for, render
-from rekern.schedules.passes import CpuSizes
-from rekern.schedules.programs import programs
-from rekern.schedules.time_loop import backward_pass, forward_pass
 from rekern.spec import Recurrence
 from test_input_products import projected
 
@@ -62,18 +53,3 @@ def test_a_number_that_is_none_stays_in_its_row() -> None:
     out = compile(zoo.elman)(**operands, state=first)[0]
     assert isinstance(out, torch.Tensor)
     assert out[1, 3:].isnan().all() and not out[[0, 2]].isnan().any() and not out[1, :2].isnan().any()
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64" or shutil.which("g++") is None, reason="x86 assembly by g++")
-@pytest.mark.parametrize("vector_bytes", [32, 64])
-@pytest.mark.parametrize("name, passes", [("lstm", "forward"), ("gru", "backward")])
-def test_pairs_keep_their_sums_in_registers(name: str, passes: str, vector_bytes: int, tmp_path: Path) -> None:
-    sizes = CpuSizes("float", vector_bytes, 0, 32)
-    view = (backward_pass if passes == "backward" else forward_pass)(programs(zoo.load(name)), sizes)
-    loops = inner_loops(Source(name, render(view), headers_for(sizes)), tmp_path, "cooperlake")
-    products = [loop for loop in loops if loop.dots]
-    assert products and not any(loop.stack_vectors for loop in products)
-    tallest = [loop for loop in products if loop.dots == 6 * 4]
-    assert tallest, [loop.dots for loop in products]
-    for loop in tallest:
-        assert loop.vector_loads == 6 + 4  # a pair of each row, and one row of the weight

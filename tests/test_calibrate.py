@@ -154,7 +154,7 @@ def test_the_source_is_that_of_the_instruction_set(name: str, golden: Any) -> No
     cpu = dataclasses.replace(cpu_of(name), bf16_dot=name != "x86_avx2")
     source = on_cpu.source(cpu)
     golden(source.text, "cpp")
-    assert f"#define REKERN_VECTOR_BYTES {cpu.vector_bytes}" in source.headers["vector.h"]
+    assert f"#define REKERN_VECTOR_BYTES {cpu.vector_bytes}" in source.files["vector.h"]
 
 
 @pytest.mark.slow

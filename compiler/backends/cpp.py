@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import torch  # noqa: F401  # first, so that kernels bind to the OpenMP runtime that torch has loaded
 
@@ -39,15 +41,35 @@ FLAGS = (
     "-fvisibility=hidden",
 )
 LIBRARY = "kernel.so"
+OBJECT = "object.o"
+INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source file and the headers that it includes, by name."""
+    """A source file and, by name, what it may include: headers, and beside them the files that define their functions.
+
+    Such files are compiled once for all sources, and linked with those that include their headers.
+    """
 
     name: str
     text: str
-    headers: Mapping[str, str]
+    files: Mapping[str, str]
+
+    def included(self) -> list[str]:
+        """The names of all headers that are read."""
+        found: list[str] = []
+        texts = [self.text]
+        while texts:
+            new = [n for n in INCLUDE.findall(texts.pop()) if n in self.files and n not in found]
+            found += new
+            texts += [self.files[n] for n in new]
+        return found
+
+    def linked(self) -> list[Source]:
+        """What defines the functions that the headers declare."""
+        names = [n.removesuffix(".h") + ".cpp" for n in self.included()]
+        return [Source(n, self.files[n], self.files) for n in names if n in self.files]
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,7 @@ def library_name(source: Source) -> str:
     """Under what a built library is kept: a hash of all that it depends on."""
     tools = toolchain()
     text = hashlib.blake2b(digest_size=16)
-    for part in (source.text, *source.headers.values(), tools.version, *tools.flags, processor()):
+    for part in (source.text, *source.files.values(), tools.version, *tools.flags, processor()):
         text.update(part.encode())
         text.update(b"\0")
     return text.hexdigest()
@@ -111,43 +133,69 @@ def build(source: Source) -> Path:
     Raises:
         BuildError: the compiler is missing or fails. The source is kept, and the message says where.
     """
+    return _made(source, LIBRARY)
+
+
+def _made(source: Source, result: str) -> Path:
     tools = toolchain()
     name = library_name(source)
     store = _store()
     final = store / name
-    if (final / LIBRARY).exists():
-        return final / LIBRARY
+    if (final / result).exists():
+        return final / result
     try:
         store.mkdir(parents=True, exist_ok=True)
         with _locked(store / f"{name}.lock"):
-            if not (final / LIBRARY).exists():
-                _compile(source, tools, store, final)
+            if not (final / result).exists():
+                _make(source, result, tools, store, final)
     except OSError as error:
         raise BuildError(
             f"cannot keep kernels in {store}: {error}\nset REKERN_CACHE_DIR to a folder that can be written"
         ) from error
-    return final / LIBRARY
+    return final / result
 
 
 def _store() -> Path:
     return Settings.read().cache_dir / "cpp"
 
 
-def _compile(source: Source, tools: Toolchain, store: Path, final: Path) -> None:
+def _make(source: Source, result: str, tools: Toolchain, store: Path, final: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="building-", dir=store))
     try:
-        for header, text in source.headers.items():
-            (folder / header).write_text(text)
+        for header in source.included():
+            (folder / header).write_text(source.files[header])
         (folder / "kernel.cpp").write_text(source.text)
-        command = [tools.command, *tools.flags, "kernel.cpp", "-o", LIBRARY]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BuildError(_failure(source, tools, done.stderr, _keep_failed(folder, store, final.name)))
+        error = _compile(source, result, tools, folder)
+        if error is not None:
+            raise BuildError(_failure(source, tools, error, _keep_failed(folder, store, final.name)))
         if final.exists():  # left by an interrupted clean-up: not a whole library
             shutil.rmtree(final)
         os.replace(folder, final)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile(source: Source, result: str, tools: Toolchain, folder: Path) -> str | None:
+    """Compile the source in `folder`; link a library with what others have too. What the compiler says if it fails."""
+    compile_only = [tools.command, *tools.flags, "-c", "kernel.cpp", "-o", OBJECT]
+    with subprocess.Popen(compile_only, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True) as compiling:
+        shared: list[Path] = []
+        broken: BuildError | None = None
+        try:
+            shared += [_made(s, OBJECT) for s in source.linked() if result == LIBRARY]
+        except BuildError as error:
+            broken = error
+        output = compiling.communicate()[1]
+    if compiling.returncode != 0:
+        return output
+    if broken is not None:
+        raise broken
+    if result == OBJECT:
+        return None
+    link = [tools.command, *tools.flags, OBJECT, *map(str, shared), "-o", LIBRARY]
+    linking = subprocess.run(link, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True, check=False)
+    (folder / OBJECT).unlink(missing_ok=True)
+    return linking.stderr if linking.returncode != 0 else None
 
 
 def _keep_failed(folder: Path, store: Path, name: str) -> Path:

@@ -118,12 +118,14 @@ def measure(
     threads: int = 1,
     seconds: float = 2.0,
     after: Callable[[Measurement], None] = lambda measurement: None,
+    rival: str | None = None,
 ) -> list[Measurement]:
     """Measure `work`.
 
     Args:
         seconds: For the rounds of one pass; there are three rounds at least, however long they take.
         after: Called with each measurement as soon as it is there.
+        rival: The name of the only candidate to compare with, where it is not to be the fastest of its role.
 
     Raises:
         RekernError: the numbers of the spec overflow on random data, so nothing can be compared.
@@ -132,7 +134,7 @@ def measure(
     with threads_of_torch(threads):
         data = draw(work)
         true = truth(data, gradients="forward+backward" in passes)
-        left_out: set[str] = set()
+        left_out = {c.name for c in candidates(data, roles) if rival not in (None, c.name) and c.role != "rekern"}
         for name in passes:
             found.append(_measure_pass(data, true, name, roles, threads, seconds, left_out))
             after(found[-1])
