@@ -11,16 +11,20 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from rekern.schedules.passes import CpuSizes, Pass
+from rekern.schedules.triton.passes import TritonPass
 
 if TYPE_CHECKING:
     import jinja2
 
 HEADERS = (
-    *("vector.h", "vector_math.h", "rows.h", "pairs.h", "contract.h", "arrays.h"),
-    *("fingerprint.h", "panels.h", "outer.h", "team.h"),
+    *("vector.h", "vector_math.h", "rows.h", "pairs.h", "contract.h", "contract_tiles.h", "contract_pairs.h"),
+    *("arrays.h", "fingerprint.h", "panels.h", "outer.h", "team.h"),
 )
 # Beside the headers, what defines their longer functions: compiled once for all kernels.
-SHARED = ("rows.cpp", "pairs.cpp", "contract.cpp", "arrays.cpp", "fingerprint.cpp", "panels.cpp", "outer.cpp")
+SHARED = (
+    *("rows.cpp", "pairs.cpp", "contract.cpp", "contract_pairs.cpp"),
+    *("arrays.cpp", "fingerprint.cpp", "panels.cpp", "outer.cpp"),
+)
 
 
 @cache
@@ -60,6 +64,18 @@ def render(view: Pass) -> str:
         return f"{dim}_TILE" if dim == view.lane and view.sizes.tile else f"dims.{dim}_row"
 
     return tidy(environment().get_template(template).render(p=view, row=row))
+
+
+def render_triton(view: TritonPass) -> str:
+    """The Python module of one Triton kernel."""
+    template = "triton/time_loop_backward.py.j2" if view.name == "backward" else "triton/time_loop.py.j2"
+    return tidy_python(environment().get_template(template).render(k=view))
+
+
+def tidy_python(text: str) -> str:
+    """No trailing blanks, at most two blank lines together, no blank line at the beginning."""
+    text = re.sub(r"[ \t]+\n", "\n", text)
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip() + "\n"
 
 
 @cache

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 ENTRY_POINTS = Path(__file__).with_suffix(".cpp")
-HEADERS = ("vector", "vector_math", "rows", "pairs", "contract", "fingerprint")
+HEADERS = ("vector", "vector_math", "rows", "pairs", "contract", "contract_tiles", "fingerprint")
 SHARED = ("rows", "pairs", "contract", "fingerprint")  # those with functions in a file beside them
 FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-Wno-psabi")

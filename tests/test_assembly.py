@@ -44,7 +44,7 @@ def test_a_row_times_weights_that_lie_anywhere_keeps_its_sums_in_registers(tmp_p
 @pytest.mark.parametrize("vector_bytes", [32, 64])
 def test_products_of_pairs_keep_their_sums_in_registers(vector_bytes: int, tmp_path: Path) -> None:
     products = [
-        loop for loop in inner_loops(shared("contract.cpp", vector_bytes), tmp_path, "cooperlake") if loop.dots
+        loop for loop in inner_loops(shared("contract_pairs.cpp", vector_bytes), tmp_path, "cooperlake") if loop.dots
     ]
     assert products and not any(loop.stack_vectors for loop in products)
     tallest = [loop for loop in products if loop.dots == 6 * 4]

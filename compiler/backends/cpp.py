@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,9 +67,10 @@ class Source:
         return found
 
     def linked(self) -> list[Source]:
-        """What defines the functions that the headers declare."""
+        """What defines the functions that the headers declare, what takes longest to compile first."""
         names = [n.removesuffix(".h") + ".cpp" for n in self.included()]
-        return [Source(n, self.files[n], self.files) for n in names if n in self.files]
+        found = [Source(n, self.files[n], self.files) for n in names if n in self.files]
+        return sorted(found, key=lambda s: "contract" not in s.name)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _compile(source: Source, result: str, tools: Toolchain, folder: Path) -> str
         shared: list[Path] = []
         broken: BuildError | None = None
         try:
-            shared += [_made(s, OBJECT) for s in source.linked() if result == LIBRARY]
+            shared += _objects(source) if result == LIBRARY else []
         except BuildError as error:
             broken = error
         output = compiling.communicate()[1]
@@ -196,6 +197,16 @@ def _compile(source: Source, result: str, tools: Toolchain, folder: Path) -> str
     linking = subprocess.run(link, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True, check=False)
     (folder / OBJECT).unlink(missing_ok=True)
     return linking.stderr if linking.returncode != 0 else None
+
+
+def _objects(source: Source) -> list[Path]:
+    """What `source` is linked with, compiled side by side."""
+    linked = source.linked()
+    try:
+        futures = [_object_builders().submit(_made, s, OBJECT) for s in linked]
+    except RuntimeError:  # the interpreter is about to end and starts no more threads
+        return [_made(s, OBJECT) for s in linked]
+    return [f.result() for f in futures]
 
 
 def _keep_failed(folder: Path, store: Path, name: str) -> Path:
@@ -255,6 +266,16 @@ def _open(path: Path) -> ctypes.CDLL:
 @cache
 def builders() -> ThreadPoolExecutor:
     """Threads that wait for compilers: as many as there are cores. A process that ends waits for them."""
+    return _pool("rekern-build", builders)
+
+
+@cache
+def _object_builders() -> ThreadPoolExecutor:
+    """The same for what kernels are linked with: threads that build kernels wait for these."""
+    return _pool("rekern-object", _object_builders)
+
+
+def _pool(name: str, owner: Callable[[], ThreadPoolExecutor]) -> ThreadPoolExecutor:
     if hasattr(os, "register_at_fork"):     # threads stay behind in the parent
-        os.register_at_fork(after_in_child=builders.cache_clear)
-    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="rekern-build")
+        os.register_at_fork(after_in_child=owner.cache_clear)  # type: ignore[attr-defined]  # mypy does not know of @cache here
+    return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix=name)

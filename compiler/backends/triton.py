@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -93,6 +93,31 @@ def compile_triton(source: TritonSource, architecture: str, *, disassemble: bool
     threads = done.metadata.num_warps * lanes
     read = _of_nvidia if backend == "cuda" else _of_amd
     return Compiled(architecture, *read(done, threads, disassemble), seconds)
+
+
+def launchable(source: TritonSource, device: int) -> Callable[[int, Sequence[Any]], None]:
+    """The kernel, compiled for the GPU `device`, as a function of the number of programs and of its arguments.
+
+    It is launched on torch's current stream of that GPU.
+
+    Raises:
+        BuildError: as for `compile_triton`; or there is no GPU.
+    """
+    triton, ast_source, _ = _internals()
+    from triton.runtime import driver
+
+    with tempfile.TemporaryDirectory(prefix="rekern-kernel-") as folder, _quoting(source):
+        active = driver.active
+        program = _program(source, Path(folder), ast_source)
+        done = triton.compile(program, target=active.get_current_target(), options=_options(source))
+        run = done.run  # loads the binary
+    function, metadata, stream_of = done.function, done.packed_metadata, active.get_current_stream
+
+    def launch(programs: int, arguments: Sequence[Any]) -> None:
+        # No hooks and no metadata for profilers: they cost more than the launch.
+        run(programs, 1, 1, stream_of(device), function, metadata, None, None, None, *arguments)
+
+    return launch
 
 
 @contextmanager

@@ -22,17 +22,17 @@ WORDS_OF_CXX = """
     virtual void volatile while xor xor_eq
 """
 WORDS_OF_TEMPLATES = """
-    AHEAD Arena Array Axis Call Dims Factors Flag INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS
+    AHEAD Arena Array Axis Call Dims Factors Flag Flags INFINITE LANES NOT_A_NUMBER PANEL Packed Panels Product ROWS
     Scratch Sequence Sizes Slice Slot Source Team Tensor Walk Weights Work accumulate active again ahead all
     arena at atomic batch batch_rows begins block block_end block_first block_slots call clear_row contract copy
     count dims element ends failed falling fill fill_in fill_mask first first_column first_columns
     first_of_group first_sequence flags free gather gather_rows group groups head heads int64_t ivec kept lane
-    lanes later leader_only load load_mask mask memory needed next next_time nothrow omp outer_products own
+    lanes later leader_only load load_mask mask memory needed next next_time omp outer_products own
     own_size packed padded panel_size panels_size part prefetch products rank read real rekern reset restart
     reverse row rows run run_task saved saved_size scatter_rows scratch select sequence sequences shared
     shared_size size sizes slot slot_numbers slot_size source state_size step steps steps_before store store_row
     stream stream_copy stream_fence sum_rows take taken task tasks team tile tile_count tiles time transpose
-    transpose_in turn turns unique_ptr unit units vec view weight_memory weight_size weights whole_lines widest
+    transpose_in turn turns unit units vec view weight_memory weight_size weights whole_lines widest
     width work
 """
 TAKEN = frozenset((WORDS_OF_CXX + WORDS_OF_TEMPLATES).split())

@@ -63,17 +63,18 @@ def named_operands(spec: Recurrence, given: Mapping[str, object]) -> None:
         )
 
 
-def dense_tensor(spec: Recurrence, what: str, value: object) -> Tensor:
-    """`value`, which a kernel can read.
+def dense_tensor(spec: Recurrence, what: str, value: object, device: str = "cpu") -> Tensor:
+    """`value`, which a kernel for `device` can read.
 
     Raises:
         ArgumentError: it is not a tensor, is elsewhere, or is sparse.
     """
     if not isinstance(value, Tensor):
         raise ArgumentError(f"{spec.name}: {what} is a {type(value).__name__}, expected a tensor")
-    if value.device.type != "cpu":
+    if value.device.type != device:
+        place, move = ("the CPU", ".cpu()") if device == "cpu" else ("a GPU", f'.to("{device}")')
         raise ArgumentError(
-            f"{spec.name}: {what} is on {value.device}, this kernel runs on the CPU; move it with .cpu()"
+            f"{spec.name}: {what} is on {value.device}, this kernel runs on {place}; move it with {move}"
         )
     if value.layout != torch.strided:
         raise ArgumentError(f"{spec.name}: {what} is {value.layout}; make it dense with .to_dense()")
@@ -215,6 +216,8 @@ def _sequences(
         raise ArgumentError(
             f"{spec.name}: with cu_seqlens all sequences are packed in one row, B = 1, but B is {batch}"
         )
+    if cu_seqlens.device.type != "cpu":  # not read: the host would wait for the GPU; kernels bound them
+        return tuple((0, 0, time, n) for n in range(len(cu_seqlens) - 1))
     bounds: list[int] = cu_seqlens.tolist()
     if bounds[0] != 0 or bounds[-1] != time:
         raise ArgumentError(

@@ -19,7 +19,11 @@ Operand = Tensor | float | None
 
 
 def sort_operands(
-    spec: Recurrence, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None, with_facts: bool
+    spec: Recurrence,
+    operands: Mapping[str, Operand],
+    state: Mapping[str, Tensor] | None,
+    with_facts: bool,
+    device: str = "cpu",
 ) -> tuple[list[Tensor], dict[str, float], dict[str, Tensor]]:
     """Inputs and parameters in order, the scalars and the states that are given.
 
@@ -39,13 +43,13 @@ def sort_operands(
         if n not in names:
             raise ArgumentError(f"{spec.name} has no state {n!r}; it has {', '.join(names)}")
     wanted = [o.name for o in spec.of_kind("input", "param")]
-    tensors = {n: dense_tensor(spec, f"operand {n!r}", operands[n]) for n in wanted}
+    tensors = {n: dense_tensor(spec, f"operand {n!r}", operands[n], device) for n in wanted}
     if with_facts:
         check_facts(spec, tensors)
     given = {n: operands.get(n) for n in (o.name for o in spec.of_kind("scalar"))}
     scalars = {n: _number(spec, n, value) for n, value in given.items() if value is not None}
     first = {n: (state or {}).get(n) for n in names}
-    states = {n: dense_tensor(spec, f"state {n!r}", t) for n, t in first.items() if t is not None}
+    states = {n: dense_tensor(spec, f"state {n!r}", t, device) for n, t in first.items() if t is not None}
     return list(tensors.values()), scalars, states
 
 

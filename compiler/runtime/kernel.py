@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from rekern.schedules.cpu.shape import Shape
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence
 
+if TYPE_CHECKING:
+    from rekern.runtime.gpu.kernel import GpuKernel
+
 Output = Tensor | dict[str, Tensor]
 NUMBERS = (float, int, type(None))
 
@@ -39,9 +43,11 @@ class Kernel:
     new unless a register tile depends on them.
     """
 
-    def __init__(self, spec: Recurrence, check_facts: bool = False) -> None:
+    def __init__(self, spec: Recurrence, check_facts: bool = False, any_device: bool = False) -> None:
+        """`any_device`: calls with tensors on a GPU run there."""
         self.spec = spec
         self.check_facts = check_facts
+        self._any_device = any_device
         self.executor = CpuExecutor(programs(spec))
         self.tensor_names = tuple(o.name for o in spec.of_kind("input", "param"))
         self.state_names = tuple(o.name for o in spec.states)
@@ -90,7 +96,21 @@ class Kernel:
             again = self._again(operands, state, cu_seqlens, reset, reverse, one_step=False, in_place=False)
             if again is not None:
                 return again
+        if self._elsewhere(operands):
+            return self.on_gpu(state=state, cu_seqlens=cu_seqlens, reset=reset, reverse=reverse, **operands)
         return self._run(operands, state, cu_seqlens, reset, reverse)
+
+    def _elsewhere(self, operands: Mapping[str, Operand]) -> bool:
+        """Whether a call is for the GPU: its first tensor is there."""
+        first = next((t for n in self.tensor_names if isinstance(t := operands.get(n), Tensor)), None)
+        return self._any_device and first is not None and first.is_cuda
+
+    @cached_property
+    def on_gpu(self) -> GpuKernel:
+        """The same recurrence for the first GPU of this machine."""
+        from rekern.runtime.gpu.kernel import GpuKernel
+
+        return GpuKernel(self.spec, detect("gpu"), self.check_facts)
 
     def _again(
         self,
@@ -214,6 +234,8 @@ class Kernel:
             again = self._again(operands, state, None, reset, False, one_step=True, in_place=in_place)
             if again is not None:
                 return again
+        if self._elsewhere(operands):
+            return self.on_gpu.step(state=state, reset=reset, in_place=in_place, **operands)
         inputs = {o.name for o in self.spec.of_kind("input")}
         for name, value in operands.items():
             if name in inputs and isinstance(value, Tensor):

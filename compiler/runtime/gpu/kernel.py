@@ -1,0 +1,193 @@
+"""`GpuKernel`: a compiled recurrence on a GPU, called like a function of tensors.
+
+In: operands by name. Out: outputs and final states, differentiable by autograd. Its calls are those of `Kernel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rekern.backends.triton_launch import interpreted
+from rekern.errors import ArgumentError, DoubleBackwardError
+from rekern.hwmodels import Machine
+from rekern.runtime.arguments import Arguments, check
+from rekern.runtime.calls import MOST_KINDS, Latest
+from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
+from rekern.runtime.gpu.choose import choose
+from rekern.runtime.gpu.loop import NAMES, Loop, Way
+from rekern.schedules.programs import programs
+from rekern.spec import Recurrence, scalar_value
+
+Output = Tensor | dict[str, Tensor]
+DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class GpuKernel:
+    """A recurrence compiled for a GPU. Kernels are built at the first call of a kind; B and T are not compiled in."""
+
+    def __init__(self, spec: Recurrence, machine: Machine, check_facts: bool = False) -> None:
+        self.spec, self.machine, self.check_facts = spec, machine, check_facts
+        self.programs = programs(spec)
+        self._loops: Latest[Loop] = Latest(MOST_KINDS)
+        self._output_names = tuple(spec.step.output_dims)
+
+    def __call__(
+        self,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        cu_seqlens: Tensor | None = None,
+        reset: Tensor | None = None,
+        reverse: bool = False,
+        **operands: Operand,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        """Run the recurrence over a batch of sequences; shapes and meaning as for `Kernel`.
+
+        Raises:
+            ArgumentError: an operand does not fit the spec.
+            PlanError: no sizes fit the machine.
+            BuildError: Triton is missing, or a kernel does not compile.
+        """
+        return self._run(operands, state, cu_seqlens, reset, reverse)
+
+    def _run(
+        self,
+        operands: Mapping[str, Operand],
+        state: Mapping[str, Tensor] | None,
+        cu_seqlens: Tensor | None,
+        reset: Tensor | None,
+        reverse: bool,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        tensors, scalars, states = self._sorted(operands, state)
+        arguments = check(self.spec, self._by_name(tensors), states, cu_seqlens, reset)
+        first = [states.get(o.name) for o in self.spec.states]
+        record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
+        loop = self._loop(arguments, Way(record, reverse, reset is not None, cu_seqlens is not None))
+        values = self._scalars(arguments, scalars)
+        if record:
+            results = Recorded.apply(loop, values, cu_seqlens, reset, *tensors, *first)  # type: ignore[no-untyped-call]
+        else:
+            outputs, last, _ = loop.forward(tensors, first, values, cu_seqlens, reset)
+            results = (*outputs, *last)
+        return self._named(results)
+
+    def step(
+        self,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        reset: Tensor | None = None,
+        in_place: bool = False,
+        **operands: Operand,
+    ) -> tuple[Output, dict[str, Tensor]]:
+        """One step, as `Kernel.step`: Input and output [B, H, *dims]; `in_place` updates the tensors of `state`."""
+        inputs = {o.name for o in self.spec.of_kind("input")}
+        longer = {n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()}
+        restart = None if reset is None else reset.unsqueeze(1)
+        if not in_place:
+            result, final = self._run(longer, state, None, restart, False)
+            return self._without_time(result), final
+        tensors, scalars, states = self._sorted(longer, state)
+        needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
+        check_in_place(self.spec, self._by_name(tensors), states, needs_gradient)
+        arguments = check(self.spec, self._by_name(tensors), states, None, restart)
+        loop = self._loop(arguments, Way(False, False, reset is not None, False), one_step=True)
+        first = [states[o.name] for o in self.spec.states]
+        outputs, last, _ = loop.forward(tensors, first, self._scalars(arguments, scalars), None, restart, in_place=True)
+        for own, new in zip(first, last, strict=True):
+            if own.data_ptr() != new.data_ptr():
+                own.copy_(new)
+        result, _ = self._named([*outputs, *first])
+        return self._without_time(result), {o.name: t for o, t in zip(self.spec.states, first, strict=True)}
+
+    @staticmethod
+    def _without_time(result: Output) -> Output:
+        if isinstance(result, Tensor):
+            return result.squeeze(1)
+        return {n: t.squeeze(1) for n, t in result.items()}
+
+    # -- one kind of call
+
+    def _sorted(
+        self, operands: Mapping[str, Operand], state: Mapping[str, Tensor] | None
+    ) -> tuple[list[Tensor], dict[str, float], dict[str, Tensor]]:
+        refuse_transforms(self.spec.name)
+        device = "cpu" if interpreted() else "cuda"
+        found = sort_operands(self.spec, operands, state, self.check_facts, device)
+        for t in (*found[0], *found[2].values()):
+            if t.dtype not in NAMES:
+                raise ArgumentError(
+                    f"{self.spec.name}: an operand is {t.dtype}; kernels for GPUs compute in float32, "
+                    'expected float32, bfloat16 or float16\ncast it, or compile with target="cpu"'
+                )
+        return found
+
+    def _by_name(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip((o.name for o in self.spec.of_kind("input", "param")), tensors, strict=True))
+
+    def _scalars(self, arguments: Arguments, given: Mapping[str, float]) -> dict[str, float]:
+        operands = self.spec.of_kind("scalar")
+        return {o.name: given.get(o.name, float(scalar_value(self.spec, o, arguments.sizes))) for o in operands}
+
+    def _loop(self, arguments: Arguments, way: Way, one_step: bool = False) -> Loop:
+        tensors = arguments.tensors
+        shapes = tuple((t.shape, t.dtype, t.device) for t in tensors.values())
+        key = shapes, len(arguments.sequences), way, one_step
+        loop = self._loops.get(key)
+        if loop is None:
+            first = tensors[self.spec.of_kind("input")[0].name]
+            chosen = choose(
+                self.machine, self.programs, tuple((a, arguments.sizes[a]) for a in self.spec.axes),
+                len(arguments.sequences), arguments.heads, arguments.time, DTYPE_NAMES[NAMES[first.dtype]],
+            )  # fmt: skip
+            gpu = self.machine.gpu
+            assert gpu is not None
+            precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
+            forward = chosen.step if one_step else chosen.forward
+            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision)
+            self._loops.put(key, loop)
+        return loop
+
+    def _named(self, results: Sequence[Tensor]) -> tuple[Output, dict[str, Tensor]]:
+        count = len(self._output_names)
+        outputs = results[:count]
+        single = self.spec.step.single_output
+        final = {o.name: t for o, t in zip(self.spec.states, results[count:], strict=True)}
+        return outputs[0] if single else dict(zip(self._output_names, outputs, strict=True)), final
+
+
+class Recorded(torch.autograd.Function):
+    """`Recorded.apply(loop, scalars, cu_seqlens, reset, *operands, *first states)`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, loop: Loop, scalars: Mapping[str, float], boundaries: Tensor | None, reset: Tensor | None,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        count = len(loop.spec.of_kind("input", "param"))
+        operands = [t for t in tensors[:count] if t is not None]
+        outputs, last, kept = loop.forward(operands, tensors[count:], scalars, boundaries, reset)
+        ctx.loop, ctx.scalars, ctx.count = loop, scalars, count
+        ctx.given = [t is not None for t in tensors[count:]]
+        ctx.save_for_backward(boundaries, reset, *operands, *kept)
+        ctx.set_materialize_grads(False)
+        return *outputs, *last
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise DoubleBackwardError(f"{ctx.loop.spec.name}: a gradient has no gradient of its own")
+        boundaries, reset, *saved = ctx.saved_tensors
+        grads, first = ctx.loop.backward(
+            saved[: ctx.count], ctx.scalars, boundaries, reset, cotangents, saved[ctx.count :]
+        )
+        return (
+            None,
+            None,
+            None,
+            None,
+            *grads,
+            *(d if given else None for d, given in zip(first, ctx.given, strict=True)),
+        )

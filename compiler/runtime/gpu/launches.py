@@ -1,0 +1,77 @@
+"""One kernel, bound to the tensors of a call.
+
+In: a `TritonPass` and tensors by use. Out: a launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rekern.backends.offline import TritonSource
+from rekern.backends.triton_launch import launcher
+from rekern.render import render_triton
+from rekern.schedules.triton.passes import TritonPass, Use
+
+AXES = {"batch": 0, "time": 1, "head": 2, "part": 0}
+Tensors = Mapping[tuple[Use, str], Tensor]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of a call: sequences (rows of the states), steps of the longest, heads."""
+
+    sequences: int
+    time: int
+    heads: int
+
+
+def source_of(view: TritonPass, aligned: tuple[str, ...] = ()) -> TritonSource:
+    """The text of a kernel with what a compiler is told of its arguments."""
+    arguments = tuple((a.name, a.dtype) for a in view.arguments)
+    return TritonSource(render_triton(view), view.entry, arguments, (), aligned, view.sizes.warps, view.sizes.stages)
+
+
+class Launch:
+    """One kernel. The tensors may change from call to call, what is said of them in the pass may not."""
+
+    def __init__(self, view: TritonPass, device: torch.device) -> None:
+        self.view = view
+        self.source = source_of(view)
+        self._launch = launcher(self.source, device.index or 0)
+
+    def programs(self, counts: Counts) -> int:
+        """Blocks of the grid."""
+        groups = -(-counts.sequences // self.view.sizes.rows) if self.view.rows else counts.sequences
+        return groups * counts.heads * self.view.column_tiles
+
+    def __call__(
+        self, tensors: Tensors, counts: Counts, scalars: Mapping[str, float], groups: Mapping[str, int]
+    ) -> None:
+        """Launch; nothing happens without programs.
+
+        Args:
+            groups: Heads that share one head of an operand, by its name.
+        """
+        programs = self.programs(counts)
+        if programs == 0:
+            return
+        values: list[Any] = []
+        for a in self.view.arguments:
+            match a.kind:
+                case "pointer":
+                    values.append(tensors[a.use, a.operand])  # type: ignore[index]
+                case "stride":
+                    tensor = tensors[a.use, a.operand]  # type: ignore[index]
+                    values.append(tensor.stride(AXES[a.axis]))
+                case "group":
+                    values.append(groups[a.operand])
+                case "count":
+                    values.append(getattr(counts, a.name))
+                case "scalar":
+                    values.append(scalars[a.operand])
+        self._launch(programs, values)

@@ -1,0 +1,163 @@
+"""What a Triton kernel is made for, and what its template gets.
+
+In: sizes and the way of a call. Out: frozen values; `TritonPass` is all that a template of a time loop reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from rekern.trace import Cell, Dim
+
+Use = Literal[
+    "input", "param", "state_in", "state_out", "output", "recorded", "checkpoint", "scratch", "d_output",
+    "d_state_in", "d_state_out", "d_input", "d_param", "vector", "boundaries", "reset",
+]  # fmt: skip
+PassName = Literal["forward", "recording", "backward"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the solver has chosen for one launch.
+
+    Args:
+        lengths: Of all named axes.
+        columns: Of the lane that a block has; 0 where there is no lane.
+        rows: Sequences of a block; 0 where it has one.
+        warps: Of a block.
+        stages: Steps whose loads are in flight.
+        block: Steps between two states that are kept for the gradient.
+    """
+
+    lengths: tuple[tuple[str, int], ...]
+    columns: int
+    rows: int
+    warps: int
+    stages: int
+    block: int = 16
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What changes the text of a kernel beside its sizes.
+
+    Args:
+        dtypes: Of the operands and outputs that are not float32, as Triton spells them, by name.
+        shared_heads: Operands with fewer heads than the call.
+        reset: Whether sequences may restart.
+        packed: Whether sequences lie one behind the other, with boundaries.
+        reverse: Whether steps are walked from last to first.
+        precision: How products of float32 are made.
+    """
+
+    dtypes: tuple[tuple[str, str], ...] = ()
+    shared_heads: frozenset[str] = frozenset()
+    reset: bool = False
+    packed: bool = False
+    reverse: bool = False
+    precision: str = "tf32x3"
+
+    def dtype(self, operand: str) -> str:
+        """Of an operand, as Triton spells it."""
+        return dict(self.dtypes).get(operand, "fp32")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a kernel.
+
+    Args:
+        kind: "pointer", or a number of the call: "stride", "group" (heads that share one of the operand's), "count",
+            "scalar".
+        use: Of a pointer: what it points to.
+        operand: Whose it is.
+        axis: Of a stride: "batch", "time" or "head".
+        dtype: As Triton spells it.
+    """
+
+    name: str
+    kind: Literal["pointer", "stride", "group", "count", "scalar"]
+    dtype: str
+    use: Use | None = None
+    operand: str = ""
+    axis: str = ""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number with a name in the text, and why it is what it is."""
+
+    name: str
+    value: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A value that a pass writes down at every step: `count` numbers from `offset` on in the slot of the step."""
+
+    name: str
+    cell: Cell
+    dims: tuple[Dim, ...]
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True)
+class TritonPass:
+    """One kernel as its template sees it; all that is text is lines.
+
+    Args:
+        parts: Results that column tiles add up: copies are summed after the launch.
+        added: Results that programs add up, each into a copy of its own.
+        recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
+    """
+
+    name: PassName
+    spec: str
+    sizes: Sizes
+    variant: Variant
+    rows: bool
+    blocks: bool
+    constants: tuple[Constant, ...]
+    functions: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    lines: Mapping[str, tuple[str, ...]]
+    recorded: tuple[Recorded, ...] = ()
+    parts: frozenset[str] = frozenset()
+    column_tiles: int = 1
+    slot: int = 0
+
+    @property
+    def entry(self) -> str:
+        """The name of the kernel."""
+        return f"{self.name}_{re.sub(r'[^a-zA-Z0-9_]', '_', self.spec)}"
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The arguments as lines: one for pointers to an operand with its strides."""
+        lines: list[list[str]] = []
+        for a in self.arguments:
+            if a.kind == "pointer" or not lines or (lines[-1][0] != a.name[: len(lines[-1][0])]):
+                lines.append([a.name])
+            else:
+                lines[-1].append(a.name)
+        return tuple(", ".join(line) + "," for line in lines)
+
+    @property
+    def walk(self) -> tuple[str, ...]:
+        """A step."""
+        return self.lines["walk"]
+
+    @property
+    def again(self) -> tuple[str, ...]:
+        """A step of a block that is run again."""
+        return self.lines["again"]
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where a block begins."""
+        return self.lines["place"]

@@ -1,0 +1,100 @@
+"""Kernels for GPUs in Triton's interpreter, in a process of its own: a process interprets kernels or compiles them.
+
+In: a function of a module that imports no Triton, and its arguments. Out: what it returns there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+import torch
+
+from kernel_checks import Run, draw, errors, exact, run
+from rekern import zoo
+from rekern.spec import Recurrence
+
+Call = Callable[..., Any]
+LENGTHS = {"D": 20, "K": 5, "V": 20, "N": 3}
+TILE, ROWS, BLOCK = 16, 16, 2  # two tiles of V, and blocks of time that do not divide it
+
+
+def _interpret() -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Call]:
+    """Calls a function in a process whose kernels are interpreted."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_interpret) as pool:
+        yield lambda function, *arguments, **options: pool.submit(function, *arguments, **options).result()
+
+
+def spec_of(name: str) -> Recurrence:
+    """A recurrence of the zoo, with literal axes bound."""
+    spec = zoo.load(name)
+    return spec.bind(n=2) if "n" in spec.axes else spec
+
+
+def small(chosen: Any, *arguments: Any) -> Any:
+    """The sizes that the solver chose, made small enough for several tiles and blocks of small calls."""
+    found = chosen(*arguments)
+    passes = {}
+    for name in ("forward", "backward", "step"):
+        sizes = getattr(found, name)
+        passes[name] = replace(sizes, columns=min(sizes.columns, TILE), rows=min(sizes.rows, ROWS), block=BLOCK)
+    return replace(found, **passes)
+
+
+def kernel_of(spec: Recurrence, machine: str = "h100_sxm") -> Any:
+    """The kernel of a spec, with small sizes."""
+    from rekern.api import compile
+    from rekern.runtime.gpu import kernel
+
+    if not hasattr(kernel, "chosen_by_solver"):
+        kernel.chosen_by_solver = kernel.choose
+        kernel.choose = lambda *arguments: small(kernel.chosen_by_solver, *arguments)
+    return compile(spec, machine)
+
+
+def errors_of(
+    name: str | Recurrence, dtype: torch.dtype = torch.float32, seed: int = 0, one_head: tuple[str, ...] = (),
+    batch: int = 1, time: int = 3, heads: int = 2, sequences: int | None = None, lengths: dict[str, int] = LENGTHS,
+    gradients: bool = True, **options: Any,
+) -> dict[str, float]:  # fmt: skip
+    """Errors of outputs, final states and gradients against the float64 reference on the same numbers."""
+    spec = spec_of(name) if isinstance(name, str) else name
+    operands, state = draw(
+        spec,
+        batch=batch,
+        time=time,
+        heads=heads,
+        sequences=sequences,
+        sizes=lengths,
+        seed=seed,
+        one_head=one_head,
+        dtype=dtype,
+    )
+    state = {n: t.float() for n, t in state.items()}
+    actual = run(kernel_of(spec), spec, operands, state, gradients=gradients, **options)
+    expected = run(None, spec, exact(operands), exact(state), gradients=gradients, **options)
+    return errors(actual, expected)
+
+
+def results_of(name: str, **options: Any) -> Run:
+    """What a kernel gives for random operands."""
+    spec = spec_of(name)
+    operands, state = draw(spec, batch=2, time=5, heads=2, sizes=LENGTHS)
+    return run(kernel_of(spec), spec, operands, state, **options)
+
+
+def limited(found: dict[str, float], forward: float, backward: float) -> None:
+    """No error is above its limit."""
+    limits = {n: backward if n.startswith("gradient") else forward for n in found}
+    assert {n: e for n, e in found.items() if not e <= limits[n]} == {}
