@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+import triton_random
 from rekern import zoo
 from triton_interpreter import Call, errors_of, interpreter, limited
 
@@ -53,3 +54,7 @@ def test_heads_in_groups(name: str, shared: tuple[str, ...], interpreter: Call) 
 def test_this_process_compiles(interpreter: Call) -> None:
     assert os.environ.get("TRITON_INTERPRET") != "1"
     assert interpreter(os.getenv, "TRITON_INTERPRET") == "1"
+
+
+def test_random_recurrences(interpreter: Call) -> None:
+    interpreter(triton_random.check_many)

@@ -36,6 +36,7 @@ class Held:
         roles: What each array is, by name.
         axes: Named axes in the order of tensors, the one that blocks share out last.
         padded: Axes whose tensors are longer than they are; there is a mask `in_<axis>` for each.
+        lengths: Of the axes.
         rows: Whether a block has several sequences.
         precision: How products of float32 are made ("tf32x3", "ieee").
     """
@@ -43,6 +44,7 @@ class Held:
     roles: Mapping[str, Role]
     axes: tuple[str, ...]
     padded: frozenset[str]
+    lengths: Mapping[str, int]
     rows: bool
     precision: str
 
@@ -158,7 +160,7 @@ class StepPrinter:
             case Number():
                 return _number(node.value)
             case Size():
-                return node.dim, ATOM
+                return repr(float(self.held.lengths[node.dim])), ATOM
             case Read():
                 return self._read(node), ATOM
             case Apply():

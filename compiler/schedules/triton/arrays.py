@@ -124,10 +124,13 @@ class Arrays:
                 start = f"{array.name} + {self._times('copy_row', size)}"
         return " + ".join([start, *self._offsets(array.dims, cell, axes)])
 
-    def turned_address(self, array: Pointer, cell: Cell) -> str:
-        """Of the transpose of a matrix."""
+    def load_matrix(self, array: Pointer, cell: Cell, turned: bool) -> str:
+        """A matrix as the caller has it, or its transpose; in its own dtype."""
         first, second = ir.canonical_axes(named(array.dims))
-        return " + ".join([array.name, *self._offsets(array.dims, cell, (second, first))])
+        axes: Axes = (second, first) if turned else (first, second)
+        address = " + ".join([array.name, *self._offsets(array.dims, cell, axes)])
+        mask = self.mask(axes, None)
+        return f"tl.load({address}, mask={mask}, other=0.0)" if mask else f"tl.load({address})"
 
     def _offsets(self, dims: tuple[Dim, ...], cell: Cell, axes: Axes) -> list[str]:
         """The terms for the named axes and for the literal cell."""
@@ -138,7 +141,7 @@ class Arrays:
             if isinstance(dim, str):
                 found.append(self._times(self._spread_index(next(indices), axes), stride))
             elif (number := next(cells)) > 0:
-                found.append(self._times(str(number), stride))
+                found.append(self._times(str(number), stride) if number > 1 or not stride else stride)
         return found
 
     def _spread_index(self, index: Index, axes: Axes) -> str:

@@ -37,7 +37,7 @@ class TimeLoop:
         axes = (*(a for a in self.spec.axes if a != lane), *([lane] if lane else []))
         self.tile = tile
         self.column_tiles = -(-lengths[lane] // sizes.columns) if lane else 1
-        self.held = Held(self._roles(), axes, padded, programs.rows, variant.precision)
+        self.held = Held(self._roles(), axes, padded, lengths, programs.rows, variant.precision)
         words = [w for a in axes for w in (a, f"{a}_BLOCK", f"{a}_TILE", f"at_{a}", f"in_{a}")]
         self.names = Names([*words, *FUNCTIONS])
         self.arrays = Arrays(self.held, sizes, variant, self.names, lane)
@@ -107,14 +107,8 @@ class TimeLoop:
         products = dict.fromkeys(w for t in text for w in t.weights)
         lines = []
         for place, second in products:
-            array = pointers[place[0]]
-            # A product sums over the first axis of what is loaded: the second of the caller's is turned to be it.
-            if second:
-                address, axes = self.arrays.turned_address(array, place[1]), self.arrays.axes(array.dims, False)[::-1]
-            else:
-                address, axes = self.arrays.address(array, place[1]), self.arrays.axes(array.dims, False)
-            mask = self.arrays.mask(axes, None)
-            load = f"tl.load({address}, mask={mask}, other=0.0)" if mask else f"tl.load({address})"
+            # A product sums over the first axis of what is loaded, so a matrix that is summed over its second is turned.
+            load = self.arrays.load_matrix(pointers[place[0]], place[1], second)
             lines.append(f"{self.names.weight(place, second)} = {load}")
         for o, cell in self.tensors(self.spec.of_kind("param")):
             place = (o.name, cell)
