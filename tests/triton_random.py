@@ -1,4 +1,4 @@
-"""Random recurrences in Triton's interpreter, drawn where they run: specs that are made up cannot be sent to a process."""
+"""Random recurrences in Triton's interpreter, drawn where they run: made-up specs cannot be sent to a process."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class TimeLoop:
         products = dict.fromkeys(w for t in text for w in t.weights)
         lines = []
         for place, second in products:
-            # A product sums over the first axis of what is loaded, so a matrix that is summed over its second is turned.
+            # A product sums over the first axis of what is loaded: a matrix that is summed over its second is turned.
             load = self.arrays.load_matrix(pointers[place[0]], place[1], second)
             lines.append(f"{self.names.weight(place, second)} = {load}")
         for o, cell in self.tensors(self.spec.of_kind("param")):
