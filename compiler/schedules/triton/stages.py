@@ -186,10 +186,8 @@ class _Finder:
     def _product(self, nodes: list[Node], out: Index) -> str:
         weights: list[Weight] = []
         vectors: list[Node] = []
-        for node in nodes:
-            found = self.held.product(node)
-            assert found is not None
-            weight, vector = found
+        found = [p for node in nodes if (p := self.held.product(node)) is not None]
+        for weight, vector in sorted(found, key=lambda p: p[0].component):
             (axis,) = vector.free
             weights.append(((weight.operand, weight.component), weight.indices[1] == axis))
             vectors.append(ir.rename(vector, {axis: Index(axis.dim)}))
@@ -234,6 +232,7 @@ class _Finder:
                 key = p.vectors, p.out.dim, p.vector_axis, second, self.kind(weight)
             groups.setdefault(key, []).append(p)
         for group in groups.values():
+            group.sort(key=lambda p: p.weights[0][0])  # as they lie in memory, so that they need not be gathered
             first = group[0]
             array = f"{TEMPORARY}products_{len(multiplies)}"
             places |= {p.name: (array, (n,)) for n, p in enumerate(group)}

@@ -7,6 +7,7 @@ block of steps again into a scratch of its own, and walks it back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from rekern import ir
@@ -290,6 +291,9 @@ class TimeLoop:
             **{part: [] for part in PARTS}, "begin": self.arrays.begin, **self.lines, "place": self.place(),
             "walk": self.walk("", back_step), "again": self.walk("again_", back_step),
         }  # fmt: skip
+        if self.part_name != "whole":
+            body = [x for part in ("begin", "this_step", "next_step", "last") for x in lines.get(part, [])]
+            lines["place"] = used(lines["place"], body)
         return TritonPass(
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.programs.keep == "blocks",
             self.constants(), tuple(sorted(closure(self.functions))), arguments,
@@ -302,6 +306,17 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "sigmoid": (), "tanh": (), "log_sigmoid": ("log1p",), "softplus": ("log1p",), "silu": (), "gelu": (),
     "relu": (), "square": (), "sign": (), "expm1": (), "log1p": (), "logaddexp": ("log1p",),
 }  # fmt: skip
+
+
+def used(lines: list[str], later: list[str]) -> list[str]:
+    """Those of the assignments `lines` that are read further down."""
+    found: list[str] = []
+    text = "\n".join(later)
+    for line in reversed(lines):
+        if re.search(rf"\b{line.split()[0]}\b", text):
+            found.insert(0, line)
+            text = f"{line}\n{text}"
+    return found
 
 
 def closure(functions: set[str]) -> set[str]:
