@@ -276,19 +276,19 @@ class _Finder:
         """The stage of every assignment: as soon as its products are there; a state not before its last reader."""
         found = [self.depth(a.value) for a in assigns]
         reads = [_reads(a.value) for a in assigns]
-        last = {place: 0 for a in assigns for place in _reads(a.value)}
-        for stage, a in vectors:
-            last |= {place: max(stage, last.get(place, 0)) for place in _reads(a.value)}
-        changed = True
-        while changed:
-            changed = False
-            for n, a in enumerate(assigns):
-                for place in reads[n]:
-                    last[place] = max(last[place], found[n])
-                own = a.target[0].removeprefix(NEXT), a.target[1]
-                if last.get(own, 0) > found[n] and self.held.roles.get(own[0]) == "state" and not a.add:
-                    found[n], changed = last[own], True
-        return list(zip(found, assigns, strict=True))
+        states = {
+            n: (a.target[0].removeprefix(NEXT), a.target[1])
+            for n, a in enumerate(assigns)
+            if self.held.roles.get(a.target[0].removeprefix(NEXT)) == "state" and not a.add
+        }
+        while True:
+            last: dict[Place, int] = {}
+            for stage, places in [*((s, _reads(a.value)) for s, a in vectors), *zip(found, reads, strict=True)]:
+                last |= {place: max(stage, last.get(place, 0)) for place in places}
+            late = {n: last[place] for n, place in states.items() if last.get(place, 0) > found[n]}
+            if not late:
+                return list(zip(found, assigns, strict=True))
+            found = [late.get(n, stage) for n, stage in enumerate(found)]
 
 
 def _reads(node: Node) -> set[Place]:
