@@ -59,7 +59,12 @@ def test_restarts_in_both_directions(name: str, interpreter: Call) -> None:
 
 @pytest.mark.parametrize(
     "name, shared",
-    [("lstm", ("R", "b")), ("lstm", ("x",)), ("staged_cells:early", ("x", "W")), ("test_dense_cells:two_weights", ("A",))],
+    [
+        ("lstm", ("R", "b")),
+        ("lstm", ("x",)),
+        ("staged_cells:early", ("x", "W")),
+        ("test_dense_cells:two_weights", ("A",)),
+    ],
 )
 def test_heads_in_groups(name: str, shared: tuple[str, ...], interpreter: Call) -> None:
     check(interpreter, name, batch=2, time=2, heads=4, one_head=shared)

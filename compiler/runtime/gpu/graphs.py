@@ -2,16 +2,16 @@
 
 In: a function that launches, and a key that says with which tensors. Out: the same work, in one launch of a graph.
 
-A graph holds addresses. Inputs could be copied to fixed ones, at the price of their traffic at every call; so there is a
-graph for each set of addresses instead, operands, results and all. Torch hands out the same memory again to a program that
-asks for the same sizes in the same order, so a loop of training or of generation soon comes round to addresses that it
-had before. A set that comes once costs nothing but the launches; only one that comes again is captured. What the
-launches allocate is the graph's own.
+A graph holds addresses. Inputs could be copied to fixed ones, at the price of their traffic at every call; so there is
+a graph for each set of addresses instead, operands, results and all. Torch hands out the same memory again to a program
+that asks for the same sizes in the same order, so a loop of training or of generation soon comes round to addresses
+that it had before. A set that comes once costs nothing but the launches; only one that comes again is captured. What
+the launches allocate is the graph's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Graphs:
         self._graphs: Latest[Work] = Latest(MOST_GRAPHS)
         self._seen: Latest[bool] = Latest(MOST_SEEN)
 
-    def run(self, key: Hashable, work: Work) -> None:
+    def run(self, key: tuple[object, ...], work: Work) -> None:
         """Do `work`, which does the same for every call with this key."""
         if self._recorder is None or self._recorder.is_capturing():
             work()

@@ -21,7 +21,7 @@ from rekern.schedules.triton.pointwise import Half, Pointwise
 from rekern.schedules.triton.stages import Stages, reductions, stages
 from rekern.schedules.triton.time_loop import TimeLoop, kept_rows
 
-BLOCK_NUMBERS = 128  # of one value in a block of threads that makes tiles of columns: one for each of four warps' threads
+BLOCK_NUMBERS = 128  # of one value in a block of threads that makes tiles of columns: one for each thread
 THREAD_NUMBERS = 8  # of one value that a thread may hold where a block makes whole rows, before there are more warps
 MOST_WARPS = 16
 

@@ -99,7 +99,8 @@ class Backward:
             )
         for name, dims in vectors_of(self.programs).items():
             word = name.replace(":", "_")
-            found[name] = self.arrays.pointer("vector", name, dims, "step", f"{word}_out", product_dtype(self.programs, self.variant))
+            dtype = product_dtype(self.programs, self.variant)
+            found[name] = self.arrays.pointer("vector", name, dims, "step", f"{word}_out", dtype)
         return found
 
     # -- the loops

@@ -6,6 +6,7 @@ first of the next. Out: its `TritonPass`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rekern.gradient import cotangent
@@ -40,7 +41,7 @@ class Pointwise:
         self.in_registers: set[Place] = set()  # states and parameters
         self.changed: dict[Place, None] = {}  # states that have to be written back
 
-    def build(self, halves: list[Half] | tuple[Half, ...]) -> TritonPass:
+    def build(self, halves: Sequence[Half]) -> TritonPass:
         loop = self.loop
         loop.part("this_step", [])
         loop.part("next_step", [])
@@ -233,19 +234,10 @@ class Pointwise:
         return lines
 
     def _updates(self, half: Half, text: StepText) -> list[str]:
-        """New values of states take the places of the old ones, all at once."""
-        targets, lines, late = self._states_of(half), [], []
-        for target, place in targets.items():
-            wanted = self.arrays.axes(self.spec.operand(place[0]).dims)
-            name = self._variable(place)
-            value = self.loop.fitted(text.values[target], text.value_axes[target], wanted)
-            if self._is_guarded(half):
-                value = f"tl.where({self.loop.spread_rows('alive', wanted)}, {value}, {name})"
-            if any(text.values[target] == self._variable(other) for other in targets.values() if other != place):
-                aside = self.names.fresh(f"new_{self.names.word(place)}")
-                lines.append(f"{aside} = {value}")
-                value = aside
-            late.append(f"{name} = {value}")
-            self.in_registers.add(place)
-            self.changed[place] = None
-        return [*lines, *(line for line in late if line.partition(" = ")[0] != line.partition(" = ")[2])]
+        """New values of states take the places of the old ones."""
+        targets = self._states_of(half)
+        self.in_registers |= set(targets.values())
+        self.changed |= dict.fromkeys(targets.values())
+        prefix = cotangent("") if self.backward else ""
+        variables = {target: (prefix + name, cell) for target, (name, cell) in targets.items()}
+        return self.loop.state_lines(text.values, text.value_axes, variables, self._is_guarded(half))

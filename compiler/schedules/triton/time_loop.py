@@ -141,19 +141,32 @@ class TimeLoop:
         return {(n.operand, n.component) for n in nodes if isinstance(n, Read)}
 
     def state_lines(
-        self, values: Mapping[Place, str], axes: Mapping[Place, Axes], targets: Mapping[Place, Place]
-    ) -> list[str]:
+        self, values: Mapping[Place, str], axes: Mapping[Place, Axes], targets: Mapping[Place, Place],
+        guarded: bool | None = None,
+    ) -> list[str]:  # fmt: skip
         """The new values of states take the places of the old ones; of sequences that have ended they stay."""
-        lines = []
+        guarded = self.variant.packed if guarded is None else guarded
+        new: dict[str, str] = {}
         for target, place in targets.items():
             operand = self.spec.operand(place[0].removeprefix("d:"))
             wanted = self.arrays.axes(operand.dims)
             name, text = self.names.of(place), self.fitted(values[target], axes[target], wanted)
-            if self.held.rows and self.variant.packed:
+            if self.held.rows and guarded:
                 text = f"tl.where({self.spread_rows('alive', wanted)}, {text}, {name})"
+            new[name] = text
+        return self.together(new)
+
+    def together(self, new: Mapping[str, str]) -> list[str]:
+        """Assignments that all read the values before them: a state may become what another one was."""
+        first, then = [], []
+        for name, text in new.items():
+            if any(other != name and re.search(rf"\b{other}\b", text) for other in new):
+                aside = self.names.fresh(f"new_{name}")
+                first.append(f"{aside} = {text}")
+                text = aside
             if text != name:
-                lines.append(f"{name} = {text}")
-        return lines
+                then.append(f"{name} = {text}")
+        return [*first, *then]
 
     def spread_rows(self, text: str, axes: Axes) -> str:
         if len(axes) == 1:
