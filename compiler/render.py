@@ -69,6 +69,8 @@ def render(view: Pass) -> str:
 def render_triton(view: TritonPass) -> str:
     """The Python module of one Triton kernel."""
     template = "triton/time_loop_backward.py.j2" if view.name == "backward" else "triton/time_loop.py.j2"
+    if view.part != "whole":
+        template = "triton/pointwise.py.j2"
     return tidy_python(environment().get_template(template).render(k=view))
 
 

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 
 from kernel_checks import Run, draw, errors, exact, run
 from rekern import zoo
+from rekern.hwmodels import load
 from rekern.spec import Recurrence
 
 Call = Callable[..., Any]
@@ -37,7 +40,11 @@ def interpreter() -> Iterator[Call]:
 
 
 def spec_of(name: str) -> Recurrence:
-    """A recurrence of the zoo, with literal axes bound."""
+    """A recurrence of the zoo, with literal axes bound; or of a module of tests, as `module:name`."""
+    module, _, own = name.rpartition(":")
+    if module:
+        found: Recurrence = getattr(import_module(module), own)
+        return found
     spec = zoo.load(name)
     return spec.bind(n=2) if "n" in spec.axes else spec
 
@@ -52,21 +59,22 @@ def small(chosen: Any, *arguments: Any) -> Any:
     return replace(found, **passes)
 
 
-def kernel_of(spec: Recurrence, machine: str = "h100_sxm") -> Any:
-    """The kernel of a spec, with small sizes."""
+def kernel_of(spec: Recurrence, machine: str = "h100_sxm", among: tuple[str, ...] = ()) -> Any:
+    """The kernel of a spec, with small sizes; `among`: schedules of which one is chosen."""
     from rekern.api import compile
     from rekern.runtime.gpu import kernel
 
     if not hasattr(kernel, "chosen_by_solver"):
         kernel.chosen_by_solver = kernel.choose
-        kernel.choose = lambda *arguments: small(kernel.chosen_by_solver, *arguments)
-    return compile(spec, machine)
+    options = {"among": among} if among else {}
+    kernel.choose = lambda *arguments: small(partial(kernel.chosen_by_solver, **options), *arguments)
+    return kernel.GpuKernel(spec, load(machine)) if among else compile(spec, machine)
 
 
 def errors_of(
     name: str | Recurrence, dtype: torch.dtype = torch.float32, seed: int = 0, one_head: tuple[str, ...] = (),
     batch: int = 1, time: int = 3, heads: int = 2, sequences: int | None = None, lengths: dict[str, int] = LENGTHS,
-    gradients: bool = True, **options: Any,
+    gradients: bool = True, among: tuple[str, ...] = (), **options: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Errors of outputs, final states and gradients against the float64 reference on the same numbers."""
     spec = spec_of(name) if isinstance(name, str) else name
@@ -82,7 +90,7 @@ def errors_of(
         dtype=dtype,
     )
     state = {n: t.float() for n, t in state.items()}
-    actual = run(kernel_of(spec), spec, operands, state, gradients=gradients, **options)
+    actual = run(kernel_of(spec, among=among), spec, operands, state, gradients=gradients, **options)
     expected = run(None, spec, exact(operands), exact(state), gradients=gradients, **options)
     return errors(actual, expected)
 

@@ -15,9 +15,10 @@ from rekern.schedules.gpu.call import Call, Dtype
 from rekern.schedules.gpu.ranking import Choice, rank
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
+from rekern.schedules.triton import alternating
 from rekern.schedules.triton.passes import Sizes
 
-RENDERED = ("time_loop", "one_block")  # schedules that there are kernels for
+RENDERED = ("time_loop", "one_block", "alternating")  # schedules that there are kernels for
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,12 @@ def choose(
     heads: int,
     time: int,
     dtype: Dtype,
+    among: tuple[str, ...] = RENDERED,
 ) -> Chosen:
     """Solve for the sizes. Batch and time count by powers of two: calls that differ less share their kernels.
+
+    Args:
+        among: Schedules that may be chosen.
 
     Raises:
         PlanError: nothing fits; the text says why for each schedule.
@@ -50,11 +55,16 @@ def choose(
         batch=power_of_two(max(1, batch)), heads=heads, time=power_of_two(max(1, time)), dtype=dtype,
     )  # fmt: skip
     ranking = rank(call)
-    found = [c for c in ranking.choices if c.schedule in RENDERED]
+    reasons = {**ranking.refused, **{n: str(e) for n, e in ranking.unfit.items()}}
+    if "alternating" in among and (reason := alternating.refusal(programs)):
+        reasons.setdefault("alternating", reason)
+    found = [c for c in ranking.choices if c.schedule in among and c.schedule not in reasons]
     if not found:
-        reasons = {**ranking.refused, **{n: str(e) for n, e in ranking.unfit.items()}}
-        told = "\n".join(f"{name}: {reason}" for name, reason in reasons.items() if name in RENDERED)
+        told = "\n".join(f"{name}: {reason}" for name, reason in reasons.items() if name in among)
         raise PlanError(f"no kernel for {call}\n{told}")
+    if found[0].schedule == "alternating":  # its products are the library's, and have no sizes of ours
+        pointwise = alternating.sizes_of(lengths)
+        return Chosen(found[0], pointwise, pointwise, pointwise)
     values = found[0].solution.values
 
     def sizes(name: str) -> Sizes:

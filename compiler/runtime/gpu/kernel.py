@@ -17,8 +17,10 @@ from rekern.hwmodels import Machine
 from rekern.runtime.arguments import Arguments, check
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
+from rekern.runtime.gpu.alternating import AlternatingLoop
+from rekern.runtime.gpu.base import NAMES, GpuLoop, Way
 from rekern.runtime.gpu.choose import choose
-from rekern.runtime.gpu.loop import NAMES, Loop, Way
+from rekern.runtime.gpu.loop import Loop
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
@@ -32,7 +34,7 @@ class GpuKernel:
     def __init__(self, spec: Recurrence, machine: Machine, check_facts: bool = False) -> None:
         self.spec, self.machine, self.check_facts = spec, machine, check_facts
         self.programs = programs(spec)
-        self._loops: Latest[Loop] = Latest(MOST_KINDS)
+        self._loops: Latest[GpuLoop] = Latest(MOST_KINDS)
         self._output_names = tuple(spec.step.output_dims)
 
     def __call__(
@@ -131,7 +133,7 @@ class GpuKernel:
         operands = self.spec.of_kind("scalar")
         return {o.name: given.get(o.name, float(scalar_value(self.spec, o, arguments.sizes))) for o in operands}
 
-    def _loop(self, arguments: Arguments, way: Way, one_step: bool = False) -> Loop:
+    def _loop(self, arguments: Arguments, way: Way, one_step: bool = False) -> GpuLoop:
         tensors = arguments.tensors
         shapes = tuple((t.shape, t.dtype, t.device) for t in tensors.values())
         key = shapes, len(arguments.sequences), way, one_step
@@ -146,7 +148,8 @@ class GpuKernel:
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
             forward = chosen.step if one_step else chosen.forward
-            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision)
+            made = AlternatingLoop if chosen.choice.schedule == "alternating" else Loop
+            loop = made(self.programs, arguments, way, forward, chosen.backward, precision)
             self._loops.put(key, loop)
         return loop
 
@@ -163,7 +166,7 @@ class Recorded(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loop: Loop, scalars: Mapping[str, float], boundaries: Tensor | None, reset: Tensor | None,
+        ctx: Any, loop: GpuLoop, scalars: Mapping[str, float], boundaries: Tensor | None, reset: Tensor | None,
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         count = len(loop.spec.of_kind("input", "param"))

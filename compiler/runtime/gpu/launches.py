@@ -5,7 +5,7 @@ In: a `TritonPass` and tensors by use. Out: a launch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,12 @@ Tensors = Mapping[tuple[Use, str], Tensor]
 
 @dataclass(frozen=True)
 class Counts:
-    """The numbers of a call: sequences (rows of the states), steps of the longest, heads."""
+    """The numbers of a call: sequences (rows of the states), steps of the longest, heads; of one launch: its step."""
 
     sequences: int
     time: int
     heads: int
+    t: int = 0
 
 
 def source_of(view: TritonPass, aligned: tuple[str, ...] = ()) -> TritonSource:
@@ -47,7 +48,8 @@ class Launch:
     def programs(self, counts: Counts) -> int:
         """Blocks of the grid."""
         groups = -(-counts.sequences // self.view.sizes.rows) if self.view.rows else counts.sequences
-        return groups * counts.heads * self.view.column_tiles
+        steps = counts.time if self.view.part == "inputs" else 1
+        return groups * counts.heads * self.view.column_tiles * steps
 
     def __call__(
         self, tensors: Tensors, counts: Counts, scalars: Mapping[str, float], groups: Mapping[str, int]
@@ -58,8 +60,24 @@ class Launch:
             groups: Heads that share one head of an operand, by its name.
         """
         programs = self.programs(counts)
-        if programs == 0:
-            return
+        if programs:
+            self._launch(programs, self._values(tensors, counts, scalars, groups))
+
+    def of_steps(
+        self, tensors: Tensors, counts: Counts, scalars: Mapping[str, float], groups: Mapping[str, int]
+    ) -> Callable[[int], None]:
+        """The launch as a function of the step, with everything else made ready."""
+        programs, values = self.programs(counts), self._values(tensors, counts, scalars, groups)
+        place = [a.name for a in self.view.arguments].index("t")
+
+        def launch(t: int) -> None:
+            self._launch(programs, [*values[:place], t, *values[place + 1 :]])
+
+        return launch
+
+    def _values(
+        self, tensors: Tensors, counts: Counts, scalars: Mapping[str, float], groups: Mapping[str, int]
+    ) -> list[Any]:
         values: list[Any] = []
         for a in self.view.arguments:
             match a.kind:
@@ -74,4 +92,4 @@ class Launch:
                     values.append(getattr(counts, a.name))
                 case "scalar":
                     values.append(scalars[a.operand])
-        self._launch(programs, values)
+        return values

@@ -7,58 +7,31 @@ does is the same for every call of a kind, so a call can be captured in a graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
-from rekern.runtime.gpu.launches import Counts, Launch
-from rekern.schedules.programs import Programs, decode
+from rekern.runtime.gpu.base import GpuLoop, Way
+from rekern.runtime.gpu.launches import Launch
+from rekern.schedules.programs import Programs
 from rekern.schedules.triton.backward import backward_pass
 from rekern.schedules.triton.forward import forward_pass
-from rekern.schedules.triton.passes import Sizes, TritonPass, Use, Variant
+from rekern.schedules.triton.passes import Sizes, TritonPass, Use
 from rekern.spec import Operand
 from rekern.trace import Dim
 
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-Given = dict[tuple[Use, str], Tensor]
 
-
-@dataclass(frozen=True)
-class Way:
-    """What of a call decides its kernels beside shapes and dtypes."""
-
-    record: bool
-    reverse: bool
-    reset: bool
-    packed: bool
-
-
-class Loop:
-    """One kind of call."""
+class Loop(GpuLoop):
+    """One kind of call of the time loop."""
 
     def __init__(
         self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
     ) -> None:
-        self.programs, self.spec = programs, programs.spec
-        self.arguments, self.way = arguments, way
+        super().__init__(programs, arguments, way, precision)
         self.sizes = forward, backward
-        operands = self.spec.of_kind("input", "param")
-        heads = {o.name: arguments.tensors[o.name].shape[2 if o.kind == "input" else 0] for o in operands}
-        self.groups = {n: arguments.heads // count for n, count in heads.items()}
-        first = arguments.tensors[self.spec.of_kind("input")[0].name]
-        self.device, self.dtype = first.device, first.dtype
-        dtypes = {n: NAMES[t.dtype] for n, t in arguments.tensors.items()}
-        dtypes |= dict.fromkeys(self.spec.step.output_dims, NAMES[first.dtype])
-        shared = frozenset(n for n, group in self.groups.items() if group > 1)
-        self.variant = Variant(
-            tuple(sorted((n, d) for n, d in dtypes.items() if d != "fp32")),
-            shared, way.reset, way.packed, way.reverse, precision,
-        )  # fmt: skip
-        self.counts = Counts(len(arguments.sequences), arguments.time, arguments.heads)
 
     # -- kernels
 
@@ -82,16 +55,11 @@ class Loop:
         """The gradient, compiled."""
         return Launch(self.backward_view, self.device)
 
+    @property
+    def parts(self) -> frozenset[str]:
+        return self.backward_view.parts
+
     # -- memory
-
-    def shape(self, lead: str, dims: Sequence[Dim]) -> tuple[int, ...]:
-        """Lengths of implicit axes, then of an operand's own."""
-        a = self.arguments
-        lengths = {"B": a.batch, "T": a.time, "H": a.heads, "N": len(a.sequences)}
-        return *(lengths[x] for x in lead), *(d if isinstance(d, int) else a.sizes[d] for d in dims)
-
-    def new(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def blocks(self) -> int:
         """States that are kept for the gradient, of all sequences of one head."""
@@ -109,30 +77,7 @@ class Loop:
         lead = self.blocks(), self.arguments.heads
         return {o.name: self.new((*lead, *self.shape("", o.dims))) for o in self.spec.states}
 
-    def dense(self, o: Operand, tensor: Tensor) -> Tensor:
-        """The operand with its own axes dense, which are read without strides; parameters altogether."""
-        if o.kind == "param":
-            return tensor.contiguous()
-        return tensor if dense_inside(tensor, 3) else tensor.contiguous()
-
-    def first(self, o: Operand, tensor: Tensor | None) -> Tensor:
-        """A first state, or the declared one."""
-        shape = self.shape("NH", o.dims)
-        if tensor is None:
-            return torch.full(shape, o.init, dtype=torch.float32, device=self.device)
-        return tensor.to(torch.float32).contiguous()
-
     # -- calls
-
-    def operands(self, operands: Sequence[Tensor], boundaries: Tensor | None, reset: Tensor | None) -> Given:
-        given: Given = {}
-        for o, t in zip(self.spec.of_kind("input", "param"), operands, strict=True):
-            given["input" if o.kind == "input" else "param", o.name] = self.dense(o, t)
-        if boundaries is not None:
-            given["boundaries", ""] = boundaries.to(torch.int64)
-        if reset is not None:
-            given["reset", ""] = reset.view(torch.int8)
-        return given
 
     def forward(
         self, operands: Sequence[Tensor], first: Sequence[Tensor | None], scalars: Mapping[str, float],
@@ -162,16 +107,8 @@ class Loop:
         """Cotangents of operands and of first states."""
         view, spec = self.backward_view, self.spec
         given = self.operands(operands, boundaries, reset)
-        outputs = spec.step.output_dims
-        for (n, dims), t in zip(outputs.items(), cotangents, strict=False):
-            shape = self.shape("BTH", dims)
-            t = torch.zeros((), dtype=self.dtype, device=self.device).expand(shape) if t is None else t.to(self.dtype)
-            given["d_output", n] = t if t.numel() == 0 or dense_inside(t, 3) else t.contiguous()
-        for o, t in zip(spec.states, cotangents[len(outputs) :], strict=True):
-            shape = self.shape("NH", o.dims)
-            given["d_state_out", o.name] = (
-                torch.zeros(shape, device=self.device) if t is None else t.to(torch.float32).contiguous()
-            )
+        given |= self.d_given(cotangents)
+        for o in spec.states:
             given["d_state_in", o.name] = self._result(o.dims, "NH", torch.float32, self._is_shared(o))
         use: Use = "recorded" if self.programs.keep == "steps" else "checkpoint"
         names = ["kept"] if use == "recorded" else [o.name for o in spec.states]
@@ -189,9 +126,7 @@ class Loop:
                 copies = self.backward_launch.programs(replace(self.counts, heads=1))
                 given["d_param", o.name] = torch.zeros((copies, *self.shape("H", o.dims)), device=self.device)
             elif a.use == "vector" and a.kind == "pointer":
-                axes = tuple(self.programs.weight_terms[1][a.operand][0].dim for _ in "x")
-                dtype = next(d for d, n in NAMES.items() if f"*{n}" == a.dtype)
-                given["vector", a.operand] = self.new(self.shape("BTH", axes), dtype)
+                given["vector", a.operand] = self.vector(a.operand, a.dtype)
         self.backward_launch(given, self.counts, scalars, self.groups)
         grads = [self._finished(o, given) for o in spec.of_kind("input", "param")]
         return grads, [self._summed(given["d_state_in", o.name], self._is_shared(o)) for o in spec.states]
@@ -202,60 +137,3 @@ class Loop:
     def _result(self, dims: Sequence[Dim], lead: str, dtype: torch.dtype, parts: bool) -> Tensor:
         shape = self.shape(lead, dims)
         return self.new((self.backward_view.column_tiles, *shape) if parts else shape, dtype)
-
-    @staticmethod
-    def _summed(tensor: Tensor, parts: bool) -> Tensor:
-        return tensor.sum(0) if parts else tensor
-
-    def _finished(self, o: Operand, given: Given) -> Tensor:
-        """The gradient of an operand: parts and shared heads added up, products over all steps made."""
-        like = self.arguments.tensors[o.name]
-        if o.kind == "input":
-            found, heads = self._summed(given["d_input", o.name], o.name in self.backward_view.parts), 2
-        else:
-            found, heads = self._weight_gradient(o, given), 0
-        group = self.groups[o.name]
-        if group > 1:
-            apart = (*found.shape[:heads], found.shape[heads] // group, group, *found.shape[heads + 1 :])
-            found = found.reshape(apart).sum(heads + 1)
-        return found.to(like.dtype)
-
-    def _weight_gradient(self, o: Operand, given: Given) -> Tensor:
-        if ("d_param", o.name) in given:
-            found = given["d_param", o.name].sum(0)
-        else:
-            found = torch.zeros(self.shape("H", o.dims), device=self.device)
-        for term in self.programs.weight_terms[0]:
-            if term.weight[0] == o.name:
-                left, right = (self._vector(word, given) for word in (term.left, term.right))
-                product = torch.einsum("nho,nhj->hoj", left, right.to(left.dtype))
-                self._cell(found, o, term.weight[1]).add_(product)
-        return found
-
-    def _vector(self, word: str, given: Given) -> Tensor:
-        """One side of a product over all steps: [B T, H, length]."""
-        if ("vector", word) in given:
-            found = given["vector", word]
-        else:
-            name, cell = decode(word)
-            o = self.spec.operand(name.removeprefix(cotangent("")))
-            whole = self._summed(given["d_input", o.name], o.name in self.backward_view.parts)
-            found = self._cell(whole, o, cell, lead=3)
-        return found.reshape(-1, *found.shape[2:])
-
-    @staticmethod
-    def _cell(tensor: Tensor, o: Operand, cell: Sequence[int], lead: int = 1) -> Tensor:
-        """One literal cell of an array."""
-        numbers = iter(cell)
-        index = [slice(None)] * lead + [slice(None) if isinstance(d, str) else next(numbers) for d in o.dims]
-        return tensor[tuple(index)]
-
-
-def dense_inside(tensor: Tensor, lead: int) -> bool:
-    """Whether the axes from `lead` on lie as in a dense tensor."""
-    expected = 1
-    for length, stride in zip(reversed(tensor.shape[lead:]), reversed(tensor.stride()[lead:]), strict=True):
-        if length != 1 and stride != expected:
-            return False
-        expected *= length
-    return True

@@ -19,7 +19,7 @@ from rekern.printers.triton_names import Names
 from rekern.schedules.triton.passes import Argument, Sizes, Use, Variant
 from rekern.trace import Cell, Dim, named
 
-Lead = Literal["strided", "step", "state", "param", "checkpoint", "copy"]
+Lead = Literal["strided", "step", "state", "param", "checkpoint", "copy", "product"]
 Axes = tuple[Index | str, ...]
 
 
@@ -116,6 +116,8 @@ class Arrays:
                 start = f"{array.name} + {self._times(self._spread(f'({row})', axes, rows), size)}"
             case "state":
                 start = f"{array.name} + {self._times(self._spread('state_row', axes, rows), size)}"
+            case "product":
+                start = f"{array.name} + {self._times(self._spread('product_row', axes, rows), size)}"
             case "checkpoint":
                 start = f"{array.name} + {self._times(self._spread(f'({step})', axes, rows), size)}"
             case "param":

@@ -14,7 +14,7 @@ from rekern.schedules.triton.arrays import Axes, Pointer
 from rekern.schedules.triton.forward import BLOCK_ROW
 from rekern.schedules.triton.passes import Sizes, TritonPass, Use, Variant
 from rekern.schedules.triton.rows import Rows
-from rekern.schedules.triton.time_loop import TimeLoop, kept_rows, results_of, vectors_of
+from rekern.schedules.triton.time_loop import TimeLoop, kept_rows, product_dtype, results_of, vectors_of
 from rekern.trace import Dim, cells_of
 
 AT = "(first + i)"  # the step of place i of a block
@@ -99,13 +99,9 @@ class Backward:
             )
         for name, dims in vectors_of(self.programs).items():
             word = name.replace(":", "_")
-            found[name] = self.arrays.pointer("vector", name, dims, "step", f"{word}_out", self._product_dtype())
+            dtype = product_dtype(self.programs, self.variant)
+            found[name] = self.arrays.pointer("vector", name, dims, "step", f"{word}_out", dtype)
         return found
-
-    def _product_dtype(self) -> str:
-        """Of vectors that are multiplied after the loop: that of the weights."""
-        weights = {self.variant.dtype(t.weight[0]) for t in self.programs.weight_terms[0]}
-        return weights.pop() if len(weights) == 1 else "fp32"
 
     # -- the loops
 
@@ -160,22 +156,11 @@ class Backward:
         loop.part("stores", self._store_results(text, assigns, results))
         for a in assigns:
             if a.target[0] in copies:
-                loop.part("stores", [self._added(text, a.target, copies[a.target[0]])])
+                loop.part("stores", [loop.added(text, a.target, copies[a.target[0]].dims)])
         targets = {(cotangent(o.name), c): (cotangent(o.name), c) for o, c in loop.tensors(self.spec.states)}
         loop.part("update", loop.state_lines(text.values, text.value_axes, targets))
         if self.variant.reset:
             loop.part("update", loop.restarts(dict.fromkeys((o.name for o in self.spec.states), "cotangent")))
-
-    def _added(self, text: StepText, target: Place, copy: Pointer) -> str:
-        """A parameter's cotangent, added up over steps in registers."""
-        axes, own, value = self.arrays.axes(copy.dims, False), text.value_axes[target], text.values[target]
-        if self.loop.held.rows and own and isinstance(own[0], str):
-            wanted = (own[0], *axes)
-            value = self.loop.fitted(value, own, wanted)
-            value = f"tl.sum(tl.where({self.loop.spread_rows('alive', wanted)}, {value}, 0.0), axis=0)"
-        else:
-            value = self.loop.fitted(value, own, axes)
-        return f"{self.names.of(target)} += {value}"
 
     def _d_outputs(self, d_out: dict[str, Pointer], read: set[Place], step: str) -> list[str]:
         found = []

@@ -14,9 +14,11 @@ from rekern.trace import Cell, Dim
 
 Use = Literal[
     "input", "param", "state_in", "state_out", "output", "recorded", "checkpoint", "scratch", "d_output",
-    "d_state_in", "d_state_out", "d_input", "d_param", "vector", "boundaries", "reset",
+    "d_state_in", "d_state_out", "d_input", "d_param", "vector", "boundaries", "reset", "product", "factor",
 ]  # fmt: skip
 PassName = Literal["forward", "recording", "backward"]
+# Kernels of the host's loop: all steps of what inputs decide, the first step's beginning, a part of a step, its end.
+PartName = Literal["whole", "inputs", "begin", "part", "step"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class TritonPass:
 
     Args:
         parts: Results that column tiles add up: copies are summed after the launch.
-        added: Results that programs add up, each into a copy of its own.
+        part: Of a step, that the kernel makes; "whole": of all steps, all that there is.
         recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
     """
 
@@ -130,11 +132,25 @@ class TritonPass:
     parts: frozenset[str] = frozenset()
     column_tiles: int = 1
     slot: int = 0
+    part: PartName = "whole"
 
     @property
     def entry(self) -> str:
         """The name of the kernel."""
-        return f"{self.name}_{re.sub(r'[^a-zA-Z0-9_]', '_', self.spec)}"
+        part = "" if self.part == "whole" else f"_{self.part}"
+        return f"{self.name}{part}_{re.sub(r'[^a-zA-Z0-9_]', '_', self.spec)}"
+
+    @property
+    def told(self) -> str:
+        """Which part of a pass the kernel makes."""
+        between = "from the last product of a step to the first of the next"
+        return {
+            "whole": "all steps",
+            "inputs": "what inputs alone decide, of all steps",
+            "begin": "up to the first product of the first step",
+            "part": "between two products of a step",
+            "step": between if self.lines["next_step"] else "a step",
+        }[self.part]
 
     @property
     def signature(self) -> tuple[str, ...]:

@@ -78,4 +78,4 @@ class Rows:
 
     def _index(self, axis: Index) -> str:
         """Places along an axis, from 0 on in every tile."""
-        return f"tile_{axis.dim}" if axis.dim == self.loop.programs.lane else f"at_{axis.dim}"
+        return f"tile_{axis.dim}" if axis.dim == self.loop.lane else f"at_{axis.dim}"

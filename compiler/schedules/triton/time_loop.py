@@ -7,6 +7,7 @@ block of steps again into a scratch of its own, and walks it back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from rekern import ir
@@ -18,7 +19,7 @@ from rekern.printers.triton_names import Names
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton.arrays import Arrays, Axes, Pointer
-from rekern.schedules.triton.passes import Argument, Constant, PassName, Recorded, Sizes, TritonPass, Variant
+from rekern.schedules.triton.passes import Argument, Constant, PartName, PassName, Recorded, Sizes, TritonPass, Variant
 from rekern.spec import Operand
 from rekern.trace import Dim, cells_of
 
@@ -28,16 +29,23 @@ PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a ker
 class TimeLoop:
     """Builds one pass."""
 
-    def __init__(self, programs: Programs, name: PassName, sizes: Sizes, variant: Variant) -> None:
+    def __init__(
+        self, programs: Programs, name: PassName, sizes: Sizes, variant: Variant, part: PartName = "whole",
+        lane: str | None = None, products: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        self.part_name = part
+        self.lane = lane = programs.lane if part == "whole" else lane
+        self.products = frozenset(products)  # arrays that formulas read in place of products
         self.programs, self.spec, self.name = programs, programs.spec, name
         self.sizes, self.variant = sizes, variant
-        lane, lengths = programs.lane, dict(sizes.lengths)
+        lengths = dict(sizes.lengths)
         tile = {a: sizes.columns if a == lane else power_of_two(n) for a, n in lengths.items()}
         padded = frozenset(a for a, n in lengths.items() if n % tile[a])
         axes = (*(a for a in self.spec.axes if a != lane), *([lane] if lane else []))
         self.tile = tile
         self.column_tiles = -(-lengths[lane] // sizes.columns) if lane else 1
-        self.held = Held(self._roles(), axes, padded, lengths, programs.rows, variant.precision)
+        rows = programs.rows or part != "whole"
+        self.held = Held(self._roles(), axes, padded, lengths, rows, variant.precision)
         words = [w for a in axes for w in (a, f"{a}_BLOCK", f"{a}_TILE", f"at_{a}", f"in_{a}")]
         self.names = Names([*words, *FUNCTIONS])
         self.arrays = Arrays(self.held, sizes, variant, self.names, lane)
@@ -46,7 +54,7 @@ class TimeLoop:
         self.printer: StepPrinter | None = None
 
     def _roles(self) -> dict[str, Role]:
-        found: dict[str, Role] = {}
+        found: dict[str, Role] = dict.fromkeys(self.products, "row")
         for program in (self.programs.forward, self.programs.silent_recording, self.programs.backward):
             found |= program.roles
         return found
@@ -65,7 +73,7 @@ class TimeLoop:
 
     def block(self, axis: str) -> str:
         """The constant that says how long tensors are along an axis."""
-        return f"{axis}_TILE" if axis == self.programs.lane else f"{axis}_BLOCK"
+        return f"{axis}_TILE" if axis == self.lane else f"{axis}_BLOCK"
 
     def fitted(self, text: str, own: Axes, wanted: Axes) -> str:
         """A value as a tensor of all the axes of an array."""
@@ -127,24 +135,48 @@ class TimeLoop:
         return {(n.operand, n.component) for n in nodes if isinstance(n, Read)}
 
     def state_lines(
-        self, values: Mapping[Place, str], axes: Mapping[Place, Axes], targets: Mapping[Place, Place]
-    ) -> list[str]:
+        self, values: Mapping[Place, str], axes: Mapping[Place, Axes], targets: Mapping[Place, Place],
+        guarded: bool | None = None,
+    ) -> list[str]:  # fmt: skip
         """The new values of states take the places of the old ones; of sequences that have ended they stay."""
-        lines = []
+        guarded = self.variant.packed if guarded is None else guarded
+        new: dict[str, str] = {}
         for target, place in targets.items():
             operand = self.spec.operand(place[0].removeprefix("d:"))
             wanted = self.arrays.axes(operand.dims)
             name, text = self.names.of(place), self.fitted(values[target], axes[target], wanted)
-            if self.held.rows and self.variant.packed:
+            if self.held.rows and guarded:
                 text = f"tl.where({self.spread_rows('alive', wanted)}, {text}, {name})"
+            new[name] = text
+        return self.together(new)
+
+    def together(self, new: Mapping[str, str]) -> list[str]:
+        """Assignments that all read the values before them: a state may become what another one was."""
+        first, then = [], []
+        for name, text in new.items():
+            if any(other != name and re.search(rf"\b{other}\b", text) for other in new):
+                aside = self.names.fresh(f"new_{name}")
+                first.append(f"{aside} = {text}")
+                text = aside
             if text != name:
-                lines.append(f"{name} = {text}")
-        return lines
+                then.append(f"{name} = {text}")
+        return [*first, *then]
 
     def spread_rows(self, text: str, axes: Axes) -> str:
         if len(axes) == 1:
             return text
         return f"{text}[{', '.join(':' if a == ROWS else 'None' for a in axes)}]"
+
+    def added(self, text: StepText, target: Place, dims: tuple[Dim, ...]) -> str:
+        """A parameter's cotangent, added up over sequences in registers."""
+        axes, own, value = self.arrays.axes(dims, False), text.value_axes[target], text.values[target]
+        if self.held.rows and own and isinstance(own[0], str):
+            wanted = (own[0], *axes)
+            value = self.fitted(value, own, wanted)
+            value = f"tl.sum(tl.where({self.spread_rows('alive', wanted)}, {value}, 0.0), axis=0)"
+        else:
+            value = self.fitted(value, own, axes)
+        return f"{self.names.of(target)} += {value}"
 
     def restarts(self, values: Mapping[str, str]) -> list[str]:
         """States of sequences that restart before this step take `values`."""
@@ -168,7 +200,7 @@ class TimeLoop:
         return [f"restart = tl.load(reset + {step} * reset_time) != 0"]
 
     def constants(self) -> tuple[Constant, ...]:
-        lengths, lane = dict(self.sizes.lengths), self.programs.lane
+        lengths, lane = dict(self.sizes.lengths), self.lane
         found = []
         for axis in self.held.axes:
             found.append(Constant(axis, lengths[axis], f"length of axis {axis}"))
@@ -184,8 +216,10 @@ class TimeLoop:
         if self.column_tiles > 1:
             found.append(Constant("COLUMN_TILES", self.column_tiles, f"blocks that share the columns of {lane}"))
         if self.held.rows:
-            found.append(Constant("ROWS", self.sizes.rows, "sequences of a block, which read the weights together"))
-        found.append(Constant("STAGES", self.sizes.stages, "steps whose loads are in flight"))
+            what = "which read the weights together" if self.part_name == "whole" else "a row of each"
+            found.append(Constant("ROWS", self.sizes.rows, f"sequences of a block, {what}"))
+        if self.part_name == "whole":
+            found.append(Constant("STAGES", self.sizes.stages, "steps whose loads are in flight"))
         if self.programs.keep == "blocks" and self.name != "forward":
             found.append(Constant("BLOCK", self.sizes.block, "steps between two states that are kept for the gradient"))
         return tuple(found)
@@ -199,16 +233,13 @@ class TimeLoop:
             mask = ", mask=exists, other=0" if rows else ""
             lines += [f"begin = tl.minimum(tl.maximum(tl.load(boundaries + sequence{mask}), 0), time)"]
             lines += [f"end = tl.minimum(tl.maximum(tl.load(boundaries + sequence + 1{mask}), begin), time)"]
-            lines += (
-                ["lengths = (end - begin).to(tl.int32)", "steps = tl.max(lengths, axis=0)"]
-                if rows
-                else ["steps = (end - begin).to(tl.int32)"]
-            )
+            lines += [f"{'lengths' if rows else 'steps'} = (end - begin).to(tl.int32)"]
+            lines += ["steps = tl.max(lengths, axis=0)"] * (rows and self.part_name == "whole")
             lines += ["block_row = begin // BLOCK + sequence"] * keeps_blocks
             lines += ["begin = end - 1"] * reverse
             lines += ["row = begin * heads + head"]
         else:
-            lines += ["batch = sequence", "steps = time"]
+            lines += ["batch = sequence", *(["steps = time"] * (self.part_name == "whole"))]
             lines += ["begin = time - 1"] * reverse
             lines += ["block_row = batch * tl.cdiv(time, BLOCK)"] * keeps_blocks
             lines += [f"row = (batch * time{' + begin' if reverse else ''}) * heads + head"]
@@ -216,22 +247,23 @@ class TimeLoop:
         if self.name == "backward":
             lines += ["slot_row = program.to(tl.int64) * BLOCK"] * keeps_blocks
             if rows:
-                lines += ["copy_row = program"]
+                lines += [f"copy_row = {'program' if self.part_name == 'whole' else 'block'}"]
             elif self.column_tiles > 1:
                 lines += ["copy_row = (sequence * COLUMN_TILES + column_tile) * heads + head"]
             else:
                 lines += ["copy_row = state_row"]
         if rows:
             lines += ["at_row = tl.arange(0, ROWS)"] * (keeps_blocks and self.name == "backward")
-            lines += [] if packed else ["alive = exists"]
+            lines += ["alive = exists"] * (not packed and self.part_name == "whole")
+            lines += ["product_row = head * sequences + sequence"] * (self.part_name != "whole")
         if self.variant.reset:
             start = " + ".join(["begin * reset_time"] * (packed or reverse) + ["batch * reset_batch"] * (not packed))
             lines += [f"reset += {start}", *(["reset_time = -reset_time"] * reverse)]
         for axis in self.held.axes:
             block = self.block(axis)
-            if axis == self.programs.lane and self.column_tiles > 1:
+            if axis == self.lane and self.column_tiles > 1:
                 lines += [f"tile_{axis} = tl.arange(0, {block})", f"at_{axis} = column_tile * {block} + tile_{axis}"]
-            elif axis == self.programs.lane:
+            elif axis == self.lane:
                 lines += [f"tile_{axis} = tl.arange(0, {block})", f"at_{axis} = tile_{axis}"]
             else:
                 lines += [f"at_{axis} = tl.arange(0, {block})"]
@@ -243,29 +275,36 @@ class TimeLoop:
         alive = [f"alive = exists & ({step} < lengths)"] if self.held.rows and self.variant.packed else []
         return alive + [x for part in ("loads", "step", "stores", "update") for x in self.lines.get(prefix + part, [])]
 
-    def finish(
-        self, recorded: tuple[Recorded, ...] = (), parts: frozenset[str] = frozenset(), slot: int = 0
-    ) -> TritonPass:
-        """The view for the template."""
-        counts = [Argument(n, "count", "i32") for n in ("sequences", "time", "heads")]
+    def call_arguments(self) -> list[Argument]:
+        """Arguments that are not operands: numbers of the call, boundaries of sequences, restarts."""
+        step = ["t"] if self.part_name in ("begin", "part", "step") else []
+        counts = [Argument(n, "count", "i32") for n in (*step, "sequences", "time", "heads")]
         if self.variant.packed:
             counts.append(Argument("boundaries", "pointer", "*i64", "boundaries"))
         if self.variant.reset:
             counts.append(Argument("reset", "pointer", "*i8", "reset"))
             axes = ("time",) if self.variant.packed else ("batch", "time")
             counts += [Argument(f"reset_{a}", "stride", "i64", "reset", "", a) for a in axes]
-        scalars = [
-            Argument(self.names.of((o.name, ())), "scalar", "fp32", None, o.name) for o in self.spec.of_kind("scalar")
-        ]
+        scalars = self.spec.of_kind("scalar")
+        return [*(Argument(self.names.of((o.name, ())), "scalar", "fp32", None, o.name) for o in scalars), *counts]
+
+    def finish(
+        self, recorded: tuple[Recorded, ...] = (), parts: frozenset[str] = frozenset(), slot: int = 0
+    ) -> TritonPass:
+        """The view for the template."""
+        arguments = (*self.arrays.arguments, *self.call_arguments())
         back_step = "(first + i)" if self.programs.keep == "blocks" and self.name == "backward" else "t"
         lines: dict[str, list[str]] = {
             **{part: [] for part in PARTS}, "begin": self.arrays.begin, **self.lines, "place": self.place(),
             "walk": self.walk("", back_step), "again": self.walk("again_", back_step),
         }  # fmt: skip
+        if self.part_name != "whole":
+            body = [x for part in ("begin", "this_step", "next_step", "last") for x in lines.get(part, [])]
+            lines["place"] = used(lines["place"], body)
         return TritonPass(
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.programs.keep == "blocks",
-            self.constants(), tuple(sorted(closure(self.functions))), (*self.arrays.arguments, *scalars, *counts),
-            {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot,
+            self.constants(), tuple(sorted(closure(self.functions))), arguments,
+            {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot, self.part_name,
         )  # fmt: skip
 
 
@@ -274,6 +313,17 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "sigmoid": (), "tanh": (), "log_sigmoid": ("log1p",), "softplus": ("log1p",), "silu": (), "gelu": (),
     "relu": (), "square": (), "sign": (), "expm1": (), "log1p": (), "logaddexp": ("log1p",),
 }  # fmt: skip
+
+
+def used(lines: list[str], later: list[str]) -> list[str]:
+    """Those of the assignments `lines` that are read further down."""
+    found: list[str] = []
+    text = "\n".join(later)
+    for line in reversed(lines):
+        if re.search(rf"\b{line.split()[0]}\b", text):
+            found.insert(0, line)
+            text = f"{line}\n{text}"
+    return found
 
 
 def closure(functions: set[str]) -> set[str]:
@@ -293,6 +343,12 @@ def kept_rows(programs: Programs) -> dict[Place, tuple[Dim, ...]]:
 def vectors_of(programs: Programs) -> dict[str, tuple[Dim, ...]]:
     """The vectors that a gradient writes down for products after the loop."""
     return {name: (index.dim,) for name, (index, _) in programs.weight_terms[1].items()}
+
+
+def product_dtype(programs: Programs, variant: Variant) -> str:
+    """Of vectors that are multiplied after the loop: that of the weights."""
+    weights = {variant.dtype(t.weight[0]) for t in programs.weight_terms[0]}
+    return weights.pop() if len(weights) == 1 else "fp32"
 
 
 def results_of(programs: Programs) -> list[Operand]:
