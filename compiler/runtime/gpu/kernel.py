@@ -19,10 +19,12 @@ from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.loop import NAMES, Loop, Way
+from rekern.runtime.gpu.scan import Scan
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
 Output = Tensor | dict[str, Tensor]
+LOOPS: Mapping[str, type[Loop]] = {"time_loop": Loop, "one_block": Loop, "scan": Scan}
 DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -146,7 +148,8 @@ class GpuKernel:
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
             forward = chosen.step if one_step else chosen.forward
-            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision)
+            kind = Loop if one_step else LOOPS[chosen.choice.schedule]
+            loop = kind(self.programs, arguments, way, forward, chosen.backward, precision)
             self._loops.put(key, loop)
         return loop
 

@@ -151,7 +151,7 @@ class Loop:
         kept = self.kept()
         use: Use = "recorded" if self.programs.keep == "steps" else "checkpoint"
         given |= {(use, n): t for n, t in kept.items()}
-        self.forward_launch(given, self.counts, scalars, self.groups)
+        self.run_forward(given, scalars)
         outputs = [given["output", n] for n in self.spec.step.output_dims]
         return outputs, [given["state_out", o.name] for o in self.spec.states], list(kept.values())
 
@@ -192,9 +192,17 @@ class Loop:
                 axes = tuple(self.programs.weight_terms[1][a.operand][0].dim for _ in "x")
                 dtype = next(d for d, n in NAMES.items() if f"*{n}" == a.dtype)
                 given["vector", a.operand] = self.new(self.shape("BTH", axes), dtype)
-        self.backward_launch(given, self.counts, scalars, self.groups)
+        self.run_backward(given, scalars)
         grads = [self._finished(o, given) for o in spec.of_kind("input", "param")]
         return grads, [self._summed(given["d_state_in", o.name], self._is_shared(o)) for o in spec.states]
+
+    def run_forward(self, given: Given, scalars: Mapping[str, float]) -> None:
+        """Launch the forward pass."""
+        self.forward_launch(given, self.counts, scalars, self.groups)
+
+    def run_backward(self, given: Given, scalars: Mapping[str, float]) -> None:
+        """Launch the gradient."""
+        self.backward_launch(given, self.counts, scalars, self.groups)
 
     def _is_shared(self, o: Operand) -> bool:
         return self.backward_view.column_tiles > 1 and self.programs.lane not in o.dims
