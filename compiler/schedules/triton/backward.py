@@ -45,7 +45,7 @@ class Backward:
         back = programs.backward.assigns
         pointers = loop.operands(loop.every_read(again, back))
         d_out = self._given(self.spec.step.output_dims)
-        d_last = self._states("d_state_out", "d_{}_last")
+        d_last = self._states("d_state_out", "d_{}_exit" if self.loop.sizes.segment else "d_{}_last")
         rows = Rows(loop, kept_rows(programs), masked=not self.blocks)
         kept = self._kept(rows)
         checkpoints = self._checkpoints()

@@ -28,7 +28,8 @@ def forward_pass(programs: Programs, sizes: Sizes, variant: Variant, record: boo
     read = loop.plain_reads(assigns)
     pointers = loop.operands(loop.every_read(assigns))
     states = loop.tensors(spec.states)
-    first = {o.name: arrays.pointer("state_in", o.name, o.dims, "state", f"{o.name}_first") for o in spec.states}
+    begin = "entry" if sizes.segment else "first"
+    first = {o.name: arrays.pointer("state_in", o.name, o.dims, "state", f"{o.name}_{begin}") for o in spec.states}
     out = {
         n: arrays.pointer("output", n, dims, "step", n, variant.dtype(n)) for n, dims in spec.step.output_dims.items()
     }

@@ -14,11 +14,11 @@ from rekern import ir
 from rekern.gradient import cotangent
 from rekern.ir import Node, Read
 from rekern.loops.program import Assign, Place
-from rekern.rewrite import substitute
 from rekern.schedules.programs import Programs
 from rekern.schedules.scan import NEUTRAL, THROUGH, UNCHANGED, Summary
 from rekern.schedules.triton.arrays import Pointer
 from rekern.schedules.triton.backward import Backward
+from rekern.schedules.triton.factors import factor, factors, sources
 from rekern.schedules.triton.passes import PassName, Sizes, TritonPass, Use, Variant
 from rekern.schedules.triton.rows import Rows
 from rekern.schedules.triton.time_loop import TimeLoop, kept_rows
@@ -69,7 +69,8 @@ def join_pass(programs: Programs, level: Summary, sizes: Sizes, variant: Variant
             else:
                 values[name, cell] = ir.build(join, ir.add(through, entry), end)
     summaries = {END + n: n for n in level.joins} | {THROUGH + n: THROUGH + n for n in level.joins}
-    return _join("join", programs, sizes, variant, values, summaries, ("state_in", "first"), ("state_out", "last"))
+    ends: tuple[Use, str] = ("state_out", "last")
+    return _join("join", programs, sizes, variant, values, summaries, ("state_in", "first"), "entry", ends)
 
 
 def backward_join_pass(programs: Programs, sizes: Sizes, variant: Variant) -> TritonPass:
@@ -88,7 +89,8 @@ def backward_join_pass(programs: Programs, sizes: Sizes, variant: Variant) -> Tr
     summaries = {END + cotangent(o.name): cotangent(o.name) for o in programs.spec.states}
     summaries |= {name: name for name, _ in found}
     ends: tuple[Use, str] = ("d_state_out", "last")
-    return _join("backward_join", programs, sizes, variant, values, summaries, ends, ("d_state_in", "first"))
+    first: tuple[Use, str] = ("d_state_in", "first")
+    return _join("backward_join", programs, sizes, variant, values, summaries, ends, "exit", first)
 
 
 def backward_summary_pass(programs: Programs, sizes: Sizes, variant: Variant) -> TritonPass:
@@ -103,11 +105,11 @@ class BackwardSummary(Backward):
         self.factors = factors(programs)
         states = {(cotangent(o.name), c): o.dims for o in programs.spec.states for c in cells_of(o.dims)}
         own = tuple(a for a in programs.backward.assigns if a.target in states)
-        back = (*own, *(Assign(p, ir.canonical_axes(_axes(programs, p)), node) for p, node in self.factors.items()))
+        back = (*own, *self.factors.values())
         kept = kept_rows(programs)
         reads = {(n.operand, n.component) for n in ir.walk([a.value for a in back]) if isinstance(n, Read)}
         self.reads_kept = bool(reads & kept.keys())
-        extra = {name: _dims(programs, name) for name, _ in self.factors}
+        extra = {name: programs.spec.states[0].dims for name, _ in self.factors}  # the same for all states of a scan
         blocks = programs.keep == "blocks" and self.reads_kept
         self._begin(TimeLoop(programs, "backward_summary", sizes, variant, extra, blocks))
         self.back = back
@@ -146,69 +148,12 @@ class BackwardSummary(Backward):
         return {cotangent(o.name) for o in self.spec.operands}
 
 
-# -- cotangents at the exit of a segment as factors of those on entry
-
-
-def sources(programs: Programs) -> list[Place]:
-    """The cotangents at an exit, by the states that they belong to."""
-    return [(o.name, cell) for o in programs.spec.states for cell in cells_of(o.dims)]
-
-
-def factor(name: str, source: Place) -> str:
-    """By what the cotangent of `source` at an exit counts in that of `name` on entry.
-
-    >>> factor("a", ("m", ()))
-    'd:a from m'
-    """
-    return " ".join([cotangent(name), "from", source[0], *map(str, source[1])])
-
-
-def factors(programs: Programs) -> dict[Place, Node]:
-    """The steps of all factors that are not always 0: those of the cotangents, with nothing added."""
-    steps = {a.target: a.value for a in programs.backward.assigns}
-    targets = sources(programs)
-    reads = {p: _cotangents(steps[cotangent(p[0]), p[1]]) for p in targets}
-    given = {cotangent(n) for n in programs.spec.step.outputs}
-    found: dict[Place, Node] = {}
-    for source in targets:
-        reached = {source}
-        while more := {p for p in targets if p not in reached and reads[p] & reached}:
-            reached |= more
-        for target in (p for p in targets if p in reached):
-            node = steps[cotangent(target[0]), target[1]]
-            mapping: dict[Node, Node] = {}
-            for r in (n for n in ir.walk([node]) if isinstance(n, Read)):
-                place = r.operand.removeprefix(cotangent("")), r.component
-                if r.operand in given or (r.operand == cotangent(place[0]) and place not in reached):
-                    mapping[r] = ir.number(0)
-                elif r.operand == cotangent(place[0]):
-                    mapping[r] = ir.read(factor(place[0], source), r.component, r.indices)
-            found[factor(target[0], source), target[1]] = substitute([node], mapping)[0]
-    return found
-
-
-def _cotangents(node: Node) -> set[Place]:
-    """States whose cotangents a formula reads."""
-    mark = cotangent("")
-    reads = (n for n in ir.walk([node]) if isinstance(n, Read) and n.operand.startswith(mark))
-    return {(n.operand.removeprefix(mark), n.component) for n in reads}
-
-
-def _dims(programs: Programs, name: str) -> tuple[Dim, ...]:
-    """Of a factor: those of the state on entry."""
-    return programs.spec.operand(name.split(" ")[0].removeprefix(cotangent(""))).dims
-
-
-def _axes(programs: Programs, place: Place) -> tuple[str, ...]:
-    return _named(_dims(programs, place[0]))
-
-
 # -- lines
 
 
 def word(name: str) -> str:
     """A word for what is found of a state or a cotangent."""
-    return name.replace(":", "_").replace(" ", "_")
+    return name.replace(":", "_")
 
 
 def filled(loop: TimeLoop, values: Mapping[Place, float]) -> list[str]:
@@ -222,25 +167,26 @@ def filled(loop: TimeLoop, values: Mapping[Place, float]) -> list[str]:
 
 def _join(
     name: PassName, programs: Programs, sizes: Sizes, variant: Variant, values: Mapping[Place, Node],
-    summaries: Mapping[str, str], given: tuple[Use, str], result: tuple[Use, str],
+    summaries: Mapping[str, str], given: tuple[Use, str], between: str, result: tuple[Use, str],
 ) -> TritonPass:  # fmt: skip
     """A walk over the segments of a sequence.
 
     Args:
         values: The step of each state (or cotangent), from the values on entry and `summaries`.
         summaries: What is found of segments, by the name in the formulas.
-        given, result: Where the walk starts, and what it leaves.
+        given, result: Where the walk starts, and what it leaves; `between`: a word for what each segment gets.
     """
     state_of = {n: programs.spec.operand(n.removeprefix(cotangent(""))) for n, _ in values}
     shape = next(iter(state_of.values())).dims  # all states of a scan have the same axes
-    loop = TimeLoop(programs, name, sizes, variant, dict.fromkeys(summaries, shape))
+    # Restarts are in the summaries.
+    loop = TimeLoop(programs, name, sizes, replace(variant, reset=False), dict.fromkeys(summaries, shape))
     arrays, names = loop.arrays, loop.names
 
     def declare(use: Use, at: str) -> dict[str, Pointer]:
         return {n: arrays.pointer(use, o.name, shape, "state", f"{word(n)}_{at}") for n, o in state_of.items()}
 
     first, last = declare(*given), declare(*result)
-    entry = {n: arrays.pointer("entry", o.name, shape, "checkpoint", f"{word(n)}_entry") for n, o in state_of.items()}
+    entry = {n: arrays.pointer("entry", o.name, shape, "checkpoint", f"{word(n)}_{between}") for n, o in state_of.items()}
     found = {
         n: arrays.pointer("summary", operand, shape, "checkpoint", f"{word(operand)}_found")
         for n, operand in summaries.items()

@@ -62,13 +62,14 @@ def place_of_segment(variant: Variant, blocks: bool) -> list[str]:
             "row = begin * heads + head",
         ]
     else:
+        offset = "offset" if variant.reverse else "begin"
         lines = [
             "segments = tl.maximum(tl.cdiv(time, SEGMENT), 1)",
             "batch = segment_row // segments",
-            "offset = segment_row % segments * SEGMENT",
-            "steps = tl.minimum(time - offset, SEGMENT).to(tl.int32)",
-            *["block_row = batch * tl.cdiv(time, BLOCK) + offset // BLOCK"] * blocks,
-            f"begin = {'time - 1 - offset' if variant.reverse else 'offset'}",
+            f"{offset} = segment_row % segments * SEGMENT",
+            f"steps = tl.minimum(time - {offset}, SEGMENT).to(tl.int32)",
+            *[f"block_row = batch * tl.cdiv(time, BLOCK) + {offset} // BLOCK"] * blocks,
+            *["begin = time - 1 - offset"] * variant.reverse,
             "row = (batch * time + begin) * heads + head",
         ]
     return [*lines, f"row_step = {'-' if variant.reverse else ''}heads", "state_row = segment_row * heads + head"]
