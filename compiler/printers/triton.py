@@ -16,7 +16,7 @@ from rekern import ir
 from rekern.functions import COMPARISONS
 from rekern.ir import Apply, Index, Node, Number, Read, Reduce, Size
 from rekern.loops.lower import label, regroup
-from rekern.loops.program import Assign, Place, Role
+from rekern.loops.program import NEXT, Assign, Place, Role
 from rekern.printers.triton_names import Names
 
 INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2)}
@@ -123,9 +123,22 @@ class StepPrinter:
                 name = self.names.fresh(base)
                 self.lines.append(f"{name} = {text}")
                 self.named[node] = name
-        values = {a.target: self.text(root) for a, root in zip(assigns, roots, strict=True)}
+        written = {(a.target[0].removeprefix(NEXT), a.target[1]) for a in assigns}
+        values = {a.target: self._copied(a.target, root, written) for a, root in zip(assigns, roots, strict=True)}
         axes = {a.target: self._tensor_axes(root) for a, root in zip(assigns, roots, strict=True)}
         return StepText(tuple(self.lines), values, axes, tuple(self.weights), frozenset(self.functions))
+
+    def _copied(self, target: Place, root: Node, written: set[Place]) -> str:
+        """The text of a new value. States are overwritten one after the other, so one that moves is copied before."""
+        text = self.text(root)
+        if not isinstance(root, Read) or self.held.roles[target[0]] == "result":
+            return text
+        source = root.operand, root.component
+        if source not in written or source == (target[0].removeprefix(NEXT), target[1]):
+            return text
+        name = self.names.fresh(f"new_{self.names.word(target)}")
+        self.lines.append(f"{name} = {text}")
+        return name
 
     def _deserves_a_name(self, node: Node) -> bool:
         if self.uses[node] > 1:

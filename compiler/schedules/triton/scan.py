@@ -7,6 +7,7 @@ sequence. The last launch is the pass of the time loop, with segments in the pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from rekern import ir
 from rekern.gradient import cotangent
 from rekern.ir import Node, Read
 from rekern.loops.program import Assign, Place
+from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.scan import NEUTRAL, THROUGH, UNCHANGED, Summary
 from rekern.schedules.triton.arrays import Pointer
@@ -26,6 +28,10 @@ from rekern.trace import Dim, cells_of
 
 END = "end:"  # the mark of what a segment ends with from a neutral entry
 SEGMENT_ROW = "segment_row * heads + head"
+# A join does next to nothing with a number, so smaller tiles than those of the segments cost nothing and fill more SMs.
+JOIN_NUMBERS = 1024  # of a tile
+LEAST_COLUMNS = 8  # float32 numbers of a sector of a cache line, which is moved as a whole
+JOIN_BYTES = 32768  # in flight: a block's share of shared memory on every GPU where several are to be resident
 
 
 def summary_pass(level: Summary, lane: str | None, sizes: Sizes, variant: Variant) -> TritonPass:
@@ -179,7 +185,8 @@ def _join(
     state_of = {n: programs.spec.operand(n.removeprefix(cotangent(""))) for n, _ in values}
     shape = next(iter(state_of.values())).dims  # all states of a scan have the same axes
     # Restarts are in the summaries.
-    loop = TimeLoop(programs, name, sizes, replace(variant, reset=False), dict.fromkeys(summaries, shape))
+    sizes, variant = join_sizes(programs, sizes, len(summaries)), replace(variant, reset=False)
+    loop = TimeLoop(programs, name, sizes, variant, dict.fromkeys(summaries, shape))
     arrays, names = loop.arrays, loop.names
 
     def declare(use: Use, at: str) -> dict[str, Pointer]:
@@ -201,6 +208,16 @@ def _join(
     loop.part("update", loop.state_lines(text.values, text.value_axes, {p: p for p in values}))
     loop.part("last", (arrays.store(last[n], c, names.of((n, c))) for n, c in values))
     return loop.finish()
+
+
+def join_sizes(programs: Programs, sizes: Sizes, loads: int) -> Sizes:
+    """Of a join that loads so many values for a segment."""
+    dims = programs.spec.states[0].dims
+    lengths = dict(sizes.lengths)
+    rows = math.prod(power_of_two(lengths[d]) for d in dims if isinstance(d, str) and d != programs.lane)
+    columns = min(sizes.columns, max(LEAST_COLUMNS, JOIN_NUMBERS // rows))
+    fit = JOIN_BYTES // (loads * rows * max(1, columns) * 4)
+    return replace(sizes, columns=columns, stages=max(1, min(sizes.stages, fit)))
 
 
 def _named(dims: Sequence[Dim]) -> tuple[str, ...]:
