@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ import torch
 from kernel_checks import draw, errors, exact, run
 from rekern import Input, Param, State, recurrence
 from rekern.math import exp, logaddexp, minimum, outer
+from rekern.schedules.programs import Programs
+from rekern.schedules.triton.passes import Sizes
 from rekern.spec import Recurrence
-from triton_interpreter import TILE, spec_of
+from triton_interpreter import BLOCK, TILE, spec_of
 
 inf = float("inf")
-LENGTHS = {"D": 20, "K": 3, "V": 20, "N": 3}
 
 
 @recurrence
@@ -71,28 +73,16 @@ OWN = {s.name: s for s in (delayed, cells, log_sum, least, chained)}
 
 
 @contextmanager
-def scanning(segment: int, backward_segment: int = 0, block: int = 2) -> Iterator[None]:
-    """Every call is cut into segments of so many steps; columns are tiled."""
-    from rekern.runtime.gpu import choose, kernel
+def scanning(segment: int, backward_segment: int = 0) -> Iterator[None]:
+    """Every call is cut into segments of so many steps, and columns are tiled; the solver is not asked."""
+    from rekern.runtime.gpu import kernel
 
-    before, rendered = kernel.choose, choose.RENDERED
+    def chosen(_: object, own: Programs, lengths: tuple[tuple[str, int], ...], *shape: object) -> object:
+        forward = Sizes(lengths, TILE if own.lane else 0, 0, 1, 1, BLOCK, segment)
+        backward = replace(forward, segment=backward_segment or segment)
+        return SimpleNamespace(choice=SimpleNamespace(schedule="scan"), forward=forward, backward=backward)
 
-    def small(*arguments: Any) -> Any:
-        choose.choose.cache_clear()
-        choose.RENDERED = ("scan",)
-        try:
-            found = choose.choose(*arguments)
-        finally:
-            choose.RENDERED = rendered
-            choose.choose.cache_clear()
-        steps = {"forward": segment, "backward": backward_segment or segment}
-        passes = {
-            n: replace(getattr(found, n), columns=min(TILE, getattr(found, n).columns), block=block, segment=s)
-            for n, s in steps.items()
-        }
-        return replace(found, **passes)
-
-    kernel.choose = small  # type: ignore[assignment]
+    before, kernel.choose = kernel.choose, chosen  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -108,8 +98,8 @@ def scan_of(spec: Recurrence) -> Any:
 
 
 def scan_errors(
-    name: str, segment: int, dtype: torch.dtype = torch.float32, backward_segment: int = 0,
-    batch: int = 1, time: int = 7, heads: int = 2, sequences: int | None = None, lengths: dict[str, int] = LENGTHS,
+    name: str, segment: int, dtype: torch.dtype = torch.float32, *, lengths: dict[str, int], backward_segment: int = 0,
+    batch: int = 1, time: int = 7, heads: int = 2, sequences: int | None = None,
     one_head: tuple[str, ...] = (), gradients: bool = True, change: dict[str, torch.Tensor] | None = None,
     given: bool = True, **options: Any,
 ) -> dict[str, float]:  # fmt: skip

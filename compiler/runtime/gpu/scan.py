@@ -65,7 +65,8 @@ class Scan(Loop):
         entries: Given = {}
         for launches in self.joined_forward:
             entries |= self._joined(launches, {**given, **entries}, scalars)
-        self.forward_launch(given | {("state_in", n): t for (_, n), t in entries.items()}, self.counts, scalars, self.groups)
+        given = given | {("state_in", n): t for (_, n), t in entries.items()}
+        self.forward_launch(given, self.counts, scalars, self.groups)
 
     def run_backward(self, given: Given, scalars: Mapping[str, float]) -> None:
         """Every segment from the cotangents at its exit."""
@@ -86,7 +87,7 @@ class Scan(Loop):
                 made[use, n] = self.new((rows, self.counts.heads, *self.shape("", dims)))
         if summary.view.blocks:
             programs = summary.programs(self.counts)
-            given = {**given, ("scratch", "steps_of_block"): self.new((programs * self.sizes[0].block * summary.view.slot,))}
+            made["scratch", "steps_of_block"] = self.new((programs * self.sizes[0].block * summary.view.slot,))
         summary({**given, **made}, self.counts, scalars, self.groups)
         join({**given, **made}, self.counts, scalars, self.groups)
         return {(use, n): t for (use, n), t in made.items() if use == "entry"}

@@ -40,11 +40,9 @@ def refusal(call: Call) -> str | None:
 
 def _turned(spec: Recurrence) -> str | None:
     """A state of which a new state reads other numbers than those at its own place."""
-    for node in ir.walk(n for o in spec.states for n in spec.step.states[o.name].values()):
-        if isinstance(node, Read) and node.operand in spec.step.states:
-            if node.indices != ir.canonical_axes(spec.operand(node.operand).axes):
-                return node.operand
-    return None
+    nodes = ir.walk(n for o in spec.states for n in spec.step.states[o.name].values())
+    reads = (n for n in nodes if isinstance(n, Read) and n.operand in spec.step.states)
+    return next((n.operand for n in reads if n.indices != ir.canonical_axes(spec.operand(n.operand).axes)), None)
 
 
 def design(call: Call) -> Design:

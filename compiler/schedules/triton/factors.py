@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from rekern import ir
 from rekern.gradient import cotangent
-from rekern.ir import Apply, Node, Read, Reduce
+from rekern.ir import Apply, Node, Number, Read, Reduce
 from rekern.loops.program import Assign, Place
 from rekern.schedules.programs import Programs
 
@@ -67,44 +67,35 @@ def linear(node: Node, found: Found) -> Node | None:
 
     What is left out is not multiplied by 0: the other factor may be infinite.
     """
-    if not _is_linear(node):
-        return node
     match node:
         case Read():
             return found(node)
         case Reduce():
             body = linear(node.body, found)
             return None if body is None else ir.reduce(node.operation, node.index, body)
-        case Apply(function="add" | "sub" | "neg"):
-            return _sum(node, found)
+        case Number(value=0):
+            return None
+        case Apply(function="neg"):
+            value = linear(node.arguments[0], found)
+            return None if value is None else ir.neg(value)
+        case Apply(function="add" | "sub"):
+            left, right = (linear(a, found) for a in node.arguments)
+            if right is None:
+                return left
+            if left is None:
+                return ir.neg(right) if node.function == "sub" else right
+            return ir.build(node.function, left, right)
         case Apply(function="where"):
             condition, *cases = node.arguments
-            left = [linear(c, found) if _is_linear(c) else _constant(c) for c in cases]
-            if all(c is None for c in left):
+            values = [linear(c, found) for c in cases]
+            if all(v is None for v in values):
                 return None
-            return ir.build("where", condition, *(ir.number(0) if c is None else c for c in left))
+            return ir.build("where", condition, *(ir.number(0) if v is None else v for v in values))
         case Apply(function="mul" | "div"):
-            parts = [linear(a, found) for a in node.arguments]
+            parts = [linear(a, found) if _reads_cotangents(a) else a for a in node.arguments]
             return None if None in parts else ir.build(node.function, *(p for p in parts if p is not None))
     raise AssertionError(f"a cotangent is not linear in cotangents: {node}")
 
 
-def _is_linear(node: Node) -> bool:
-    """Whether a formula reads cotangents."""
+def _reads_cotangents(node: Node) -> bool:
     return any(name.startswith(MARK) for name in ir.operands_read([node]))
-
-
-def _constant(node: Node) -> None:
-    """A case without cotangents is 0 in what is linear in them."""
-    assert ir.is_number(node, 0), node
-
-
-def _sum(node: Apply, found: Found) -> Node | None:
-    parts = [linear(a, found) if _is_linear(a) else _constant(a) for a in node.arguments]
-    if len(parts) == 1:
-        return None if parts[0] is None else ir.neg(parts[0])
-    left, right = parts
-    if left is None or right is None:
-        alone = right if left is None else left
-        return ir.neg(alone) if alone is not None and left is None and node.function == "sub" else alone
-    return ir.build(node.function, left, right)

@@ -67,5 +67,6 @@ def forward_pass(programs: Programs, sizes: Sizes, variant: Variant, record: boo
     prefix = NEXT if keeps_steps else ""
     targets = {(prefix + o.name, cell): (o.name, cell) for o, cell in states}
     loop.part("update", loop.state_lines(text.values, text.value_axes, targets))
-    loop.part("last", (arrays.store(last[o.name], c, names.of((o.name, c)), rows="exists") for o, c in loop.tensors(ends)))
+    stored = ((last[o.name], c, names.of((o.name, c))) for o, c in loop.tensors(ends))
+    loop.part("last", (arrays.store(array, c, name, rows="exists") for array, c, name in stored))
     return loop.finish(recorded, slot=sum(r.count for r in recorded))

@@ -86,7 +86,7 @@ def backward_join_pass(programs: Programs, sizes: Sizes, variant: Variant) -> Tr
     for o in programs.spec.states:
         axes = ir.canonical_axes(o.axes)
         for cell in cells_of(o.dims):
-            terms = [ir.read(END + cotangent(o.name), cell, axes)]
+            terms: list[Node] = [ir.read(END + cotangent(o.name), cell, axes)]
             for source in sources(programs):
                 if (factor(o.name, source), cell) in found:
                     by = ir.read(factor(o.name, source), cell, axes)

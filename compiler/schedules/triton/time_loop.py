@@ -292,7 +292,9 @@ class TimeLoop:
             "walk": self.walk("", back_step), "again": self.walk("again_", back_step),
         }  # fmt: skip
         place = self.place()
-        lines["place"] = read_later(place, [x for part in lines.values() for x in part]) if self.sizes.segment else place
+        if self.sizes.segment:
+            place = read_later(place, [line for part in lines.values() for line in part])
+        lines["place"] = place
         return TritonPass(
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.blocks,
             self.constants(), tuple(sorted(closure(self.functions))), (*self.arrays.arguments, *scalars, *counts),
