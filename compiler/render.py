@@ -6,12 +6,12 @@ In: a `Pass`. Out: the text of its source file, and of the headers beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
 from rekern.schedules.passes import CpuSizes, Pass
-from rekern.schedules.triton.passes import TritonPass
+from rekern.schedules.triton.passes import PassName, TritonPass
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,6 +25,14 @@ SHARED = (
     *("rows.cpp", "pairs.cpp", "contract.cpp", "contract_pairs.cpp"),
     *("arrays.cpp", "fingerprint.cpp", "panels.cpp", "outer.cpp"),
 )
+
+
+# The template of each pass.
+TRITON: Mapping[PassName, str] = {
+    "forward": "time_loop", "recording": "time_loop", "backward": "time_loop_backward",
+    "summary": "scan_summary", "join": "scan_join",
+    "backward_summary": "scan_backward_summary", "backward_join": "scan_join",
+}  # fmt: skip
 
 
 @cache
@@ -68,10 +76,8 @@ def render(view: Pass) -> str:
 
 def render_triton(view: TritonPass) -> str:
     """The Python module of one Triton kernel."""
-    template = "triton/time_loop_backward.py.j2" if view.name == "backward" else "triton/time_loop.py.j2"
-    if view.part != "whole":
-        template = "triton/pointwise.py.j2"
-    return tidy_python(environment().get_template(template).render(k=view))
+    template = "pointwise" if view.part != "whole" else TRITON[view.name]
+    return tidy_python(environment().get_template(f"triton/{template}.py.j2").render(k=view))
 
 
 def tidy_python(text: str) -> str:

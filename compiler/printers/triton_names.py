@@ -13,9 +13,10 @@ from rekern.loops.program import TEMPORARY, Place
 
 # Words of the templates, and names of built-in functions that kernels call.
 WORDS_OF_TEMPLATES = """
-    BLOCK COLUMN_TILES ROWS SLOT STAGES alive at_row batch begin block block_row bool boundaries column_tile copy_row
-    done end exists first float head heads i int j length lengths max min next_t product_row program range reset
-    reset_batch reset_time restart row row_blocks row_step sequence sequences slot_row state_row steps t time tl triton
+    BLOCK COLUMN_TILES ROWS SEGMENT SLOT STAGES alive at_row batch begin block block_row bool boundaries column_tile
+    copy_row done end exists first first_segment float head heads i int j last length lengths max middle min next_t
+    offset product_row program range reset reset_batch reset_time restart row row_blocks row_step segment_row segments
+    sequence sequences slot_row starts_before state_row steps t time tl triton
 """
 TAKEN = frozenset(WORDS_OF_TEMPLATES.split())
 

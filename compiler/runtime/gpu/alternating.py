@@ -1,8 +1,8 @@
 """The loop of the schedule `alternating` on the host: products by torch (cuBLAS), and a pointwise kernel after each.
 
-In: checked `Arguments`, the options of the call, sizes. Out: functions of tensors. All that is launched for the steps of
-a call is one graph where there is a GPU (`graphs.py`). Products of 16-bit numbers are added up in float32 and stay so;
-those of float32 are made as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
+In: checked `Arguments`, the options of the call, sizes. Out: functions of tensors. All that is launched for the steps
+of a call is one graph where there is a GPU (`graphs.py`). Products of 16-bit numbers are added up in float32 and stay
+so; those of float32 are made as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
 """
 
 from __future__ import annotations

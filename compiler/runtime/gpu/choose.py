@@ -18,7 +18,7 @@ from rekern.schedules.programs import Programs
 from rekern.schedules.triton import alternating
 from rekern.schedules.triton.passes import Sizes
 
-RENDERED = ("time_loop", "one_block", "alternating")  # schedules that there are kernels for
+RENDERED = ("time_loop", "one_block", "alternating", "scan")  # schedules that there are kernels for
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,28 @@ def choose(
         return Chosen(found[0], pointwise, pointwise, pointwise)
     values = found[0].solution.values
 
+    gpu = machine.gpu
+    assert gpu is not None  # or the call had been refused
+
     def sizes(name: str) -> Sizes:
-        return _sizes(programs, lengths, values, name)
+        return _sizes(programs, lengths, values, name, gpu.warp_threads)
 
     return Chosen(found[0], sizes("forward"), sizes("backward"), sizes("step"))
 
 
-def _sizes(programs: Programs, lengths: tuple[tuple[str, int], ...], values: Mapping[str, int], name: str) -> Sizes:
+def _sizes(
+    programs: Programs, lengths: tuple[tuple[str, int], ...], values: Mapping[str, int], name: str, warp_threads: int
+) -> Sizes:
+    warps, segment = values[f"{name} warps"], values.get(f"{name} segment", 0)
     most = power_of_two(max((n for a, n in lengths if a == programs.lane), default=1))
+    # A scan has a column in each thread.
+    columns = values.get(f"{name} columns", warps * warp_threads if segment else most)
     return Sizes(
         lengths,
-        min(most, values.get(f"{name} columns", most)) if programs.lane else 0,
+        min(most, columns) if programs.lane else 0,
         values.get(f"{name} rows", 16) if programs.rows else 0,
-        values[f"{name} warps"],
-        values.get(f"{name} stages", 1),
+        warps,
+        values.get(f"{name} stages", values.get(f"{name} steps in flight", 1)),
         values.get("block of time", 16),
+        segment,
     )

@@ -21,10 +21,14 @@ from rekern.runtime.gpu.alternating import AlternatingLoop
 from rekern.runtime.gpu.base import NAMES, GpuLoop, Way
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.loop import Loop
+from rekern.runtime.gpu.scan import Scan
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
 Output = Tensor | dict[str, Tensor]
+LOOPS: Mapping[str, type[Loop | AlternatingLoop]] = {
+    "time_loop": Loop, "one_block": Loop, "alternating": AlternatingLoop, "scan": Scan,
+}  # fmt: skip
 DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -148,8 +152,10 @@ class GpuKernel:
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
             forward = chosen.step if one_step else chosen.forward
-            made = AlternatingLoop if chosen.choice.schedule == "alternating" else Loop
-            loop = made(self.programs, arguments, way, forward, chosen.backward, precision)
+            kind = LOOPS[chosen.choice.schedule]
+            if one_step and kind is Scan:  # one step is a time loop
+                kind = Loop
+            loop = kind(self.programs, arguments, way, forward, chosen.backward, precision)
             self._loops.put(key, loop)
         return loop
 

@@ -16,6 +16,7 @@ from rekern.backends.offline import TritonSource
 from rekern.backends.triton_launch import launcher
 from rekern.render import render_triton
 from rekern.schedules.triton.passes import TritonPass, Use
+from rekern.schedules.triton.segments import segment_rows
 
 AXES = {"batch": 0, "time": 1, "head": 2, "part": 0}
 Tensors = Mapping[tuple[Use, str], Tensor]
@@ -49,6 +50,8 @@ class Launch:
         """Blocks of the grid."""
         groups = -(-counts.sequences // self.view.sizes.rows) if self.view.rows else counts.sequences
         steps = counts.time if self.view.part == "inputs" else 1
+        if self.view.segmented:
+            groups = segment_rows(counts.sequences, counts.time, self.view.sizes.segment, self.view.variant.packed)
         return groups * counts.heads * self.view.column_tiles * steps
 
     def __call__(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rekern.runtime.arguments import Arguments
-from rekern.runtime.gpu.base import GpuLoop, Way
+from rekern.runtime.gpu.base import Given, GpuLoop, Way
 from rekern.runtime.gpu.launches import Launch
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton.backward import backward_pass
@@ -96,7 +96,7 @@ class Loop(GpuLoop):
         kept = self.kept()
         use: Use = "recorded" if self.programs.keep == "steps" else "checkpoint"
         given |= {(use, n): t for n, t in kept.items()}
-        self.forward_launch(given, self.counts, scalars, self.groups)
+        self.run_forward(given, scalars)
         outputs = [given["output", n] for n in self.spec.step.output_dims]
         return outputs, [given["state_out", o.name] for o in self.spec.states], list(kept.values())
 
@@ -127,9 +127,17 @@ class Loop(GpuLoop):
                 given["d_param", o.name] = torch.zeros((copies, *self.shape("H", o.dims)), device=self.device)
             elif a.use == "vector" and a.kind == "pointer":
                 given["vector", a.operand] = self.vector(a.operand, a.dtype)
-        self.backward_launch(given, self.counts, scalars, self.groups)
+        self.run_backward(given, scalars)
         grads = [self._finished(o, given) for o in spec.of_kind("input", "param")]
         return grads, [self._summed(given["d_state_in", o.name], self._is_shared(o)) for o in spec.states]
+
+    def run_forward(self, given: Given, scalars: Mapping[str, float]) -> None:
+        """Launch the forward pass."""
+        self.forward_launch(given, self.counts, scalars, self.groups)
+
+    def run_backward(self, given: Given, scalars: Mapping[str, float]) -> None:
+        """Launch the gradient."""
+        self.backward_launch(given, self.counts, scalars, self.groups)
 
     def _is_shared(self, o: Operand) -> bool:
         return self.backward_view.column_tiles > 1 and self.programs.lane not in o.dims

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import sympy
 
+from rekern import ir
+from rekern.ir import Read
 from rekern.schedules.gpu import time_loop, work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, tiles, warps
 from rekern.schedules.gpu.launches import Launch
+from rekern.schedules.programs import programs
 from rekern.schedules.scan import summaries
 from rekern.solver import Variable
+from rekern.spec import Recurrence
 
 SHORTEST = 16  # steps of a segment; the summary of a shorter one is as large as the segment
 NUMBERS_OF_SUMMARY = 2  # what is kept of the entry, and what is added
@@ -27,7 +31,18 @@ def refusal(call: Call) -> str | None:
         return str(found)
     if work.state(call).exchanges:
         return "a step sums along another axis, so channels are not independent"
+    if turned := _turned(call.spec):
+        return f"a step reads state {turned!r} with its axes turned, so channels are not independent"
+    if programs(call.spec).rows:
+        return "a step multiplies a weight with a vector: sequences share the block that holds it"
     return None
+
+
+def _turned(spec: Recurrence) -> str | None:
+    """A state of which a new state reads other numbers than those at its own place."""
+    nodes = ir.walk(n for o in spec.states for n in spec.step.states[o.name].values())
+    reads = (n for n in nodes if isinstance(n, Read) and n.operand in spec.step.states)
+    return next((n.operand for n in reads if n.indices != ir.canonical_axes(spec.operand(n.operand).axes)), None)
 
 
 def design(call: Call) -> Design:

@@ -69,7 +69,7 @@ class Arrays:
                 self._number(stride, "stride", use, operand, axis)
             time = by["time"]
             start = [] if packed else [f"batch * {by['batch']}"]
-            start += [f"begin * {time}"] * (packed or reverse)
+            start += [f"begin * {time}"] * (packed or reverse or self.sizes.segment > 0)
             self.begin.append(f"{name} += {' + '.join([*start, head + ' * ' + by['head']])}")
             if reverse:
                 self.begin.append(f"{time} = -{time}")

@@ -6,6 +6,8 @@ the steps were is read from what the forward pass kept, or found again block by 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rekern.gradient import cotangent
 from rekern.loops.program import NEXT, Assign, Place
 from rekern.printers.triton import StepText
@@ -29,10 +31,11 @@ class Backward:
     """Builds the gradient."""
 
     def __init__(self, programs: Programs, sizes: Sizes, variant: Variant) -> None:
-        self.loop = TimeLoop(programs, "backward", sizes, variant)
-        self.programs, self.spec, self.variant = programs, programs.spec, variant
-        self.arrays, self.names = self.loop.arrays, self.loop.names
-        self.blocks = programs.keep == "blocks"
+        self._begin(TimeLoop(programs, "backward", sizes, variant))
+
+    def _begin(self, loop: TimeLoop) -> None:
+        self.loop, self.programs, self.spec, self.variant = loop, loop.programs, loop.spec, loop.variant
+        self.arrays, self.names, self.blocks = loop.arrays, loop.names, loop.blocks
         self.step = AT if self.blocks else "t"
         self.parts: set[str] = set()
 
@@ -41,20 +44,14 @@ class Backward:
         again = programs.silent_recording.assigns if self.blocks else ()
         back = programs.backward.assigns
         pointers = loop.operands(loop.every_read(again, back))
-        d_out = {
-            n: arrays.pointer("d_output", n, dims, "strided", cotangent(n).replace(":", "_"), self.variant.dtype(n))
-            for n, dims in self.spec.step.output_dims.items()
-        }
-        d_last = self._states("d_state_out", "d_{}_last")
+        d_out = self._given(self.spec.step.output_dims)
+        d_last = self._states("d_state_out", "d_{}_exit" if self.loop.sizes.segment else "d_{}_last")
         rows = Rows(loop, kept_rows(programs), masked=not self.blocks)
-        kept = rows.declare("scratch" if self.blocks else "recorded", "steps_of_block" if self.blocks else "kept")
-        checkpoints = {
-            o.name: arrays.pointer("checkpoint", o.name, o.dims, "checkpoint", f"{o.name}_kept")
-            for o in self.spec.states
-            if self.blocks
-        }
+        kept = self._kept(rows)
+        checkpoints = self._checkpoints()
         results = self._results()
-        d_first = self._states("d_state_in", "d_{}_first")
+        # The cotangents on entry of segments have been joined before these run.
+        d_first = {} if self.loop.sizes.segment else self._states("d_state_in", "d_{}_first")
         copies = {
             cotangent(o.name): arrays.pointer("d_param", o.name, o.dims, "copy", f"d_{o.name}_sum")
             for o in results_of(programs)
@@ -68,6 +65,25 @@ class Backward:
         texts = [text, self.again_text] if self.blocks else [text]
         loop.part("params", loop.load_params(pointers, texts, reads))
         return loop.finish(rows.recorded, frozenset(self.parts), rows.slot)
+
+    def _given(self, outputs: Mapping[str, tuple[Dim, ...]]) -> dict[str, Pointer]:
+        """Cotangents of outputs."""
+        return {
+            n: self.arrays.pointer(
+                "d_output", n, dims, "strided", cotangent(n).replace(":", "_"), self.variant.dtype(n)
+            )
+            for n, dims in outputs.items()
+        }
+
+    def _kept(self, rows: Rows) -> Pointer:
+        return rows.declare("scratch" if self.blocks else "recorded", "steps_of_block" if self.blocks else "kept")
+
+    def _checkpoints(self) -> dict[str, Pointer]:
+        return {
+            o.name: self.arrays.pointer("checkpoint", o.name, o.dims, "checkpoint", f"{o.name}_kept")
+            for o in self.spec.states
+            if self.blocks
+        }
 
     def _states(self, use: Use, word: str) -> dict[str, Pointer]:
         return {
@@ -142,14 +158,15 @@ class Backward:
 
     def _back(
         self, text: StepText, assigns: tuple[Assign, ...], pointers: dict[str, Pointer], d_out: dict[str, Pointer],
-        results: dict[str, Pointer], rows: Rows, kept: Pointer, copies: dict[str, Pointer],
+        results: dict[str, Pointer], rows: Rows, kept: Pointer | None, copies: dict[str, Pointer],
     ) -> None:  # fmt: skip
-        """A step backwards."""
+        """A step backwards; without `kept` it reads nothing of what the forward pass has found."""
         loop, names = self.loop, self.names
         read = loop.plain_reads(assigns)
         place_step = "i" if self.blocks else "t"
         loop.part("loads", [*loop.load_rows(pointers, read, self.step), *self._d_outputs(d_out, read, self.step)])
-        loop.part("loads", (f"{names.of(p)} = {rows.load(kept, p, place_step)}" for p in rows.places if p in read))
+        if kept:
+            loop.part("loads", (f"{names.of(p)} = {rows.load(kept, p, place_step)}" for p in rows.places if p in read))
         if self.variant.reset:
             loop.part("loads", loop.restart_line(self.step))
         loop.part("step", text.lines)
@@ -191,7 +208,8 @@ class Backward:
         for o, cell in loop.tensors(self.spec.states):
             name = names.of((cotangent(o.name), cell))
             loop.part("states", [f"{name} = {self._once(arrays.load(d_last[o.name], cell, rows='exists'), o.dims)}"])
-            loop.part("last", [arrays.store(d_first[o.name], cell, name, rows="exists")])
+            if d_first:
+                loop.part("last", [arrays.store(d_first[o.name], cell, name, rows="exists")])
         added = {a.target for a in self.programs.backward.assigns if a.add}
         for target, pointer in copies.items():
             for cell in cells_of(pointer.dims):

@@ -15,7 +15,10 @@ BLOCK_ROW = "(block_row + block) * heads + head"
 
 
 def forward_pass(programs: Programs, sizes: Sizes, variant: Variant, record: bool) -> TritonPass:
-    """New states and outputs of every step; with `record` what the gradient reads too."""
+    """New states and outputs of every step; with `record` what the gradient reads too.
+
+    Of segments, the first states are those on entry; the last ones have been found before.
+    """
     loop = TimeLoop(programs, "recording" if record else "forward", sizes, variant)
     spec, arrays, names = programs.spec, loop.arrays, loop.names
     results = {a.target[0] for a in programs.forward.assigns} - {o.name for o in spec.states}
@@ -25,11 +28,13 @@ def forward_pass(programs: Programs, sizes: Sizes, variant: Variant, record: boo
     read = loop.plain_reads(assigns)
     pointers = loop.operands(loop.every_read(assigns))
     states = loop.tensors(spec.states)
-    first = {o.name: arrays.pointer("state_in", o.name, o.dims, "state", f"{o.name}_first") for o in spec.states}
+    begin = "entry" if sizes.segment else "first"
+    first = {o.name: arrays.pointer("state_in", o.name, o.dims, "state", f"{o.name}_{begin}") for o in spec.states}
     out = {
         n: arrays.pointer("output", n, dims, "step", n, variant.dtype(n)) for n, dims in spec.step.output_dims.items()
     }
-    last = {o.name: arrays.pointer("state_out", o.name, o.dims, "state", f"{o.name}_last") for o in spec.states}
+    ends = () if sizes.segment else spec.states
+    last = {o.name: arrays.pointer("state_out", o.name, o.dims, "state", f"{o.name}_last") for o in ends}
     text = loop.step(assigns)
     loop.part(
         "states", (f"{names.of((o.name, c))} = {arrays.load(first[o.name], c, rows='exists')}" for o, c in states)
@@ -62,5 +67,6 @@ def forward_pass(programs: Programs, sizes: Sizes, variant: Variant, record: boo
     prefix = NEXT if keeps_steps else ""
     targets = {(prefix + o.name, cell): (o.name, cell) for o, cell in states}
     loop.part("update", loop.state_lines(text.values, text.value_axes, targets))
-    loop.part("last", (arrays.store(last[o.name], c, names.of((o.name, c)), rows="exists") for o, c in states))
+    stored = ((last[o.name], c, names.of((o.name, c))) for o, c in loop.tensors(ends))
+    loop.part("last", (arrays.store(array, c, name, rows="exists") for array, c, name in stored))
     return loop.finish(recorded, slot=sum(r.count for r in recorded))

@@ -14,9 +14,11 @@ from rekern.trace import Cell, Dim
 
 Use = Literal[
     "input", "param", "state_in", "state_out", "output", "recorded", "checkpoint", "scratch", "d_output",
-    "d_state_in", "d_state_out", "d_input", "d_param", "vector", "boundaries", "reset", "product", "factor",
+    "d_state_in", "d_state_out", "d_input", "d_param", "vector", "boundaries", "reset", "product", "factor", "entry",
+    "summary",
 ]  # fmt: skip
-PassName = Literal["forward", "recording", "backward"]
+# Of the schedule scan: a summary says what a segment makes of its entry, a join finds all entries.
+PassName = Literal["forward", "recording", "backward", "summary", "backward_summary", "join", "backward_join"]
 # Kernels of the host's loop: all steps of what inputs decide, the first step's beginning, a part of a step, its end.
 PartName = Literal["whole", "inputs", "begin", "part", "step"]
 
@@ -32,6 +34,7 @@ class Sizes:
         warps: Of a block.
         stages: Steps whose loads are in flight.
         block: Steps between two states that are kept for the gradient.
+        segment: Steps of a segment of time, a multiple of `block`; 0: a block walks whole sequences.
     """
 
     lengths: tuple[tuple[str, int], ...]
@@ -40,6 +43,7 @@ class Sizes:
     warps: int
     stages: int
     block: int = 16
+    segment: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,21 @@ class TritonPass:
     column_tiles: int = 1
     slot: int = 0
     part: PartName = "whole"
+
+    @property
+    def joins(self) -> bool:
+        """Whether its steps are the segments of a sequence."""
+        return self.name in ("join", "backward_join")
+
+    @property
+    def backward(self) -> bool:
+        """Whether it walks from last to first."""
+        return self.name in ("backward", "backward_summary", "backward_join")
+
+    @property
+    def segmented(self) -> bool:
+        """Whether a block has one segment of a sequence."""
+        return self.sizes.segment > 0 and not self.joins
 
     @property
     def entry(self) -> str:

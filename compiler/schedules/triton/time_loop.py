@@ -20,9 +20,11 @@ from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton.arrays import Arrays, Axes, Pointer
 from rekern.schedules.triton.passes import Argument, Constant, PartName, PassName, Recorded, Sizes, TritonPass, Variant
+from rekern.schedules.triton.segments import place_of_segment, place_of_sequence, read_later
 from rekern.spec import Operand
 from rekern.trace import Dim, cells_of
 
+NOTHING: Mapping[str, tuple[Dim, ...]] = {}
 PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a kernel may lack
 
 
@@ -32,12 +34,24 @@ class TimeLoop:
     def __init__(
         self, programs: Programs, name: PassName, sizes: Sizes, variant: Variant, part: PartName = "whole",
         lane: str | None = None, products: Iterable[str] = (),
+        extra: Mapping[str, tuple[Dim, ...]] = NOTHING, blocks: bool | None = None,
     ) -> None:  # fmt: skip
+        """Begin a pass.
+
+        Args:
+            part: Which kernel of a host's loop it is.
+            lane: Of such a kernel: the axis that its blocks share out.
+            products: Arrays that formulas read in place of products.
+            extra: Dims of values that are held like states and are none of the spec's.
+            blocks: Whether steps are kept by blocks; None: as the programs say, for passes of the gradient.
+        """
         self.part_name = part
         self.lane = lane = programs.lane if part == "whole" else lane
-        self.products = frozenset(products)  # arrays that formulas read in place of products
+        self.products = frozenset(products)
         self.programs, self.spec, self.name = programs, programs.spec, name
-        self.sizes, self.variant = sizes, variant
+        self.sizes, self.variant, self.extra = sizes, variant, extra
+        self.blocks = name in ("recording", "backward") and programs.keep == "blocks" if blocks is None else blocks
+        self.backward = name in ("backward", "backward_summary")
         lengths = dict(sizes.lengths)
         tile = {a: sizes.columns if a == lane else power_of_two(n) for a, n in lengths.items()}
         padded = frozenset(a for a, n in lengths.items() if n % tile[a])
@@ -57,7 +71,7 @@ class TimeLoop:
         found: dict[str, Role] = dict.fromkeys(self.products, "row")
         for program in (self.programs.forward, self.programs.silent_recording, self.programs.backward):
             found |= program.roles
-        return found
+        return {**found, **dict.fromkeys(self.extra, "state")}
 
     # -- pieces of text
 
@@ -134,6 +148,10 @@ class TimeLoop:
         nodes = ir.walk([a.value for assigns in programs for a in assigns], self.held.children)
         return {(n.operand, n.component) for n in nodes if isinstance(n, Read)}
 
+    def dims(self, name: str) -> tuple[Dim, ...]:
+        """Of a state, its cotangent, or what is held like one."""
+        return self.extra[name] if name in self.extra else self.spec.operand(name.removeprefix(cotangent(""))).dims
+
     def state_lines(
         self, values: Mapping[Place, str], axes: Mapping[Place, Axes], targets: Mapping[Place, Place],
         guarded: bool | None = None,
@@ -142,8 +160,7 @@ class TimeLoop:
         guarded = self.variant.packed if guarded is None else guarded
         new: dict[str, str] = {}
         for target, place in targets.items():
-            operand = self.spec.operand(place[0].removeprefix("d:"))
-            wanted = self.arrays.axes(operand.dims)
+            wanted = self.arrays.axes(self.dims(place[0]))
             name, text = self.names.of(place), self.fitted(values[target], axes[target], wanted)
             if self.held.rows and guarded:
                 text = f"tl.where({self.spread_rows('alive', wanted)}, {text}, {name})"
@@ -220,16 +237,21 @@ class TimeLoop:
             found.append(Constant("ROWS", self.sizes.rows, f"sequences of a block, {what}"))
         if self.part_name == "whole":
             found.append(Constant("STAGES", self.sizes.stages, "steps whose loads are in flight"))
-        if self.programs.keep == "blocks" and self.name != "forward":
+        if self.sizes.segment:
+            found.append(Constant("SEGMENT", self.sizes.segment, "steps of a segment of time"))
+        if self.blocks:
             found.append(Constant("BLOCK", self.sizes.block, "steps between two states that are kept for the gradient"))
         return tuple(found)
 
     def place(self) -> list[str]:
         """Where a block begins: its sequences, rows and columns."""
         packed, reverse, rows = self.variant.packed, self.variant.reverse, self.held.rows
-        keeps_blocks = self.programs.keep == "blocks" and self.name != "forward"
-        lines = []
-        if packed:
+        keeps_blocks = self.blocks
+        if self.sizes.segment:
+            joins = self.name in ("join", "backward_join")
+            lines = place_of_sequence(self.variant) if joins else place_of_segment(self.variant, keeps_blocks)
+        elif packed:
+            lines = []
             mask = ", mask=exists, other=0" if rows else ""
             lines += [f"begin = tl.minimum(tl.maximum(tl.load(boundaries + sequence{mask}), 0), time)"]
             lines += [f"end = tl.minimum(tl.maximum(tl.load(boundaries + sequence + 1{mask}), begin), time)"]
@@ -239,25 +261,28 @@ class TimeLoop:
             lines += ["begin = end - 1"] * reverse
             lines += ["row = begin * heads + head"]
         else:
-            lines += ["batch = sequence", *(["steps = time"] * (self.part_name == "whole"))]
+            lines = ["batch = sequence", *(["steps = time"] * (self.part_name == "whole"))]
             lines += ["begin = time - 1"] * reverse
             lines += ["block_row = batch * tl.cdiv(time, BLOCK)"] * keeps_blocks
             lines += [f"row = (batch * time{' + begin' if reverse else ''}) * heads + head"]
-        lines += [f"row_step = {'-' if reverse else ''}heads", "state_row = sequence * heads + head"]
-        if self.name == "backward":
+        if not self.sizes.segment:
+            lines += [f"row_step = {'-' if reverse else ''}heads", "state_row = sequence * heads + head"]
+        if self.backward:
             lines += ["slot_row = program.to(tl.int64) * BLOCK"] * keeps_blocks
             if rows:
                 lines += [f"copy_row = {'program' if self.part_name == 'whole' else 'block'}"]
             elif self.column_tiles > 1:
-                lines += ["copy_row = (sequence * COLUMN_TILES + column_tile) * heads + head"]
+                sequence = "segment_row" if self.sizes.segment else "sequence"
+                lines += [f"copy_row = ({sequence} * COLUMN_TILES + column_tile) * heads + head"]
             else:
                 lines += ["copy_row = state_row"]
         if rows:
-            lines += ["at_row = tl.arange(0, ROWS)"] * (keeps_blocks and self.name == "backward")
+            lines += ["at_row = tl.arange(0, ROWS)"] * (keeps_blocks and self.backward)
             lines += ["alive = exists"] * (not packed and self.part_name == "whole")
             lines += ["product_row = head * sequences + sequence"] * (self.part_name != "whole")
         if self.variant.reset:
-            start = " + ".join(["begin * reset_time"] * (packed or reverse) + ["batch * reset_batch"] * (not packed))
+            moved = packed or reverse or self.sizes.segment > 0
+            start = " + ".join(["begin * reset_time"] * moved + ["batch * reset_batch"] * (not packed))
             lines += [f"reset += {start}", *(["reset_time = -reset_time"] * reverse)]
         for axis in self.held.axes:
             block = self.block(axis)
@@ -293,16 +318,20 @@ class TimeLoop:
     ) -> TritonPass:
         """The view for the template."""
         arguments = (*self.arrays.arguments, *self.call_arguments())
-        back_step = "(first + i)" if self.programs.keep == "blocks" and self.name == "backward" else "t"
+        back_step = "(first + i)" if self.blocks and self.backward else "t"
         lines: dict[str, list[str]] = {
-            **{part: [] for part in PARTS}, "begin": self.arrays.begin, **self.lines, "place": self.place(),
+            **{part: [] for part in PARTS}, "begin": self.arrays.begin, **self.lines,
             "walk": self.walk("", back_step), "again": self.walk("again_", back_step),
         }  # fmt: skip
+        place = self.place()
+        if self.sizes.segment:
+            place = read_later(place, [line for part in lines.values() for line in part])
         if self.part_name != "whole":
             body = [x for part in ("begin", "this_step", "next_step", "last") for x in lines.get(part, [])]
-            lines["place"] = used(lines["place"], body)
+            place = used(place, body)
+        lines["place"] = place
         return TritonPass(
-            self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.programs.keep == "blocks",
+            self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.blocks,
             self.constants(), tuple(sorted(closure(self.functions))), arguments,
             {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot, self.part_name,
         )  # fmt: skip
