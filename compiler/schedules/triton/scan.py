@@ -193,7 +193,9 @@ def _join(
         return {n: arrays.pointer(use, o.name, shape, "state", f"{word(n)}_{at}") for n, o in state_of.items()}
 
     first, last = declare(*given), declare(*result)
-    entry = {n: arrays.pointer("entry", o.name, shape, "checkpoint", f"{word(n)}_{between}") for n, o in state_of.items()}
+    entry = {
+        n: arrays.pointer("entry", o.name, shape, "checkpoint", f"{word(n)}_{between}") for n, o in state_of.items()
+    }
     found = {
         n: arrays.pointer("summary", operand, shape, "checkpoint", f"{word(operand)}_found")
         for n, operand in summaries.items()
