@@ -100,6 +100,11 @@ def test_declared_first_states(name: str, interpreter: Call) -> None:
     limited(interpreter(scan_errors, name, 4, heads=1, lengths=FEW, given=False), *LIMITS[torch.float32])
 
 
+@pytest.mark.parametrize("name", ["rwkv4", "gla"])
+def test_without_a_gradient(name: str, interpreter: Call) -> None:
+    limited(interpreter(scan_errors, name, 4, heads=1, lengths=FEW, gradients=False), *LIMITS[torch.float32])
+
+
 @pytest.mark.parametrize("name", ["hgrn", "rwkv4"])
 def test_long_sequences(name: str, interpreter: Call) -> None:
     found = interpreter(scan_errors, name, 16, time=300, heads=1, lengths={"D": 7})

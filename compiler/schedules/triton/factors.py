@@ -7,11 +7,11 @@ themselves, with those that are not followed left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rekern import ir
 from rekern.gradient import cotangent
-from rekern.ir import Apply, Node, Number, Read, Reduce
+from rekern.ir import Apply, Node, Read, Reduce
 from rekern.loops.program import Assign, Place
 from rekern.schedules.programs import Programs
 
@@ -62,24 +62,31 @@ def _of(source: Place, reached: set[Place]) -> Found:
     return found
 
 
-def linear(node: Node, found: Found) -> Node | None:
+def linear(root: Node, found: Found) -> Node | None:
     """A formula that is linear in cotangents with each of them replaced; None: nothing is left.
 
     What is left out is not multiplied by 0: the other factor may be infinite.
     """
+    new: dict[Node, Node | None] = {}  # of the nodes that read cotangents
+    for node in ir.walk([root]):
+        if isinstance(node, Read) and node.operand.startswith(MARK):
+            new[node] = found(node)
+        elif any(c in new for c in ir.children(node)):
+            new[node] = _rebuilt(node, new)
+    return new.get(root)
+
+
+def _rebuilt(node: Node, new: Mapping[Node, Node | None]) -> Node | None:
+    """A node over what has become of its arguments. In a sum, what reads no cotangents can only be 0."""
     match node:
-        case Read():
-            return found(node)
         case Reduce():
-            body = linear(node.body, found)
+            body = new[node.body]
             return None if body is None else ir.reduce(node.operation, node.index, body)
-        case Number(value=0):
-            return None
         case Apply(function="neg"):
-            value = linear(node.arguments[0], found)
+            value = new[node.arguments[0]]
             return None if value is None else ir.neg(value)
         case Apply(function="add" | "sub"):
-            left, right = (linear(a, found) for a in node.arguments)
+            left, right = (new.get(a) for a in node.arguments)
             if right is None:
                 return left
             if left is None:
@@ -87,15 +94,11 @@ def linear(node: Node, found: Found) -> Node | None:
             return ir.build(node.function, left, right)
         case Apply(function="where"):
             condition, *cases = node.arguments
-            values = [linear(c, found) for c in cases]
+            values = [new.get(c) for c in cases]
             if all(v is None for v in values):
                 return None
             return ir.build("where", condition, *(ir.number(0) if v is None else v for v in values))
         case Apply(function="mul" | "div"):
-            parts = [linear(a, found) if _reads_cotangents(a) else a for a in node.arguments]
+            parts = [new.get(a, a) for a in node.arguments]
             return None if None in parts else ir.build(node.function, *(p for p in parts if p is not None))
     raise AssertionError(f"a cotangent is not linear in cotangents: {node}")
-
-
-def _reads_cotangents(node: Node) -> bool:
-    return any(name.startswith(MARK) for name in ir.operands_read([node]))
