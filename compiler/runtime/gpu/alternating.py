@@ -1,8 +1,8 @@
 """The loop of the schedule `alternating` on the host: products by torch (cuBLAS), and a pointwise kernel after each.
 
-In: checked `Arguments`, the options of the call, sizes. Out: functions of tensors. All that is launched for the steps of
-a call is one graph where there is a GPU (`graphs.py`). Products of 16-bit numbers are added up in float32 and stay so;
-those of float32 are made as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
+In: checked `Arguments`, the options of the call, sizes. Out: functions of tensors. All that is launched for the steps
+of a call is one graph where there is a GPU (`graphs.py`). Products of 16-bit numbers are added up in float32 and stay
+so; those of float32 are as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class AlternatingLoop(GpuLoop):
         kept: list[Tensor] = []
         if self.way.record:
             slot = max(k.slot for k in self.forward_pass.kernels)
-            kept = [self.new((*self.shape("BTH", ()), slot)), torch.tensor(steps)]
+            kept = [self.new((*self.shape("BTH", ()), slot)), torch.tensor(steps, device="cpu")]
             given["recorded", "kept"] = kept[0]
         self._run(self.graphs[0], self.forward_pass, given, range(steps), scalars)
         outputs = [given["output", n] for n in self.spec.step.output_dims]
