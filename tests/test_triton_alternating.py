@@ -79,6 +79,6 @@ def test_one_step_in_place(interpreter: Call) -> None:
 
 def test_a_graph_is_replayed_for_the_tensors_that_it_was_captured_with(interpreter: Call) -> None:
     """And for no others: results of a call are its own, though memory and numbers come and go."""
-    found, captured, replayed = interpreter(errors_with_graphs, "lstm", 12)
+    found, captured, replayed = interpreter(errors_with_graphs, "lstm", 8)
     limited(found, *LIMITS[torch.float32])
-    assert 0 < captured <= replayed
+    assert (captured, replayed) == (2, 5)  # the first call makes the kernels; each set is launched once, then captured

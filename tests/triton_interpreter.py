@@ -136,8 +136,19 @@ class Replayer:
 
 
 def errors_with_graphs(name: str, calls: int) -> tuple[dict[str, float], int, int]:
-    """The largest errors of several calls with other numbers in the same memory; graphs captured and replayed."""
+    """The largest errors of calls with other numbers in the same memory; graphs captured and replayed.
+
+    Results lie in two sets of memory by turns, as torch may hand it out while the results of the last call live.
+    """
     from rekern.runtime.gpu import alternating
+
+    turn, count = 0, 0
+    memory: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def new(shape: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return memory.setdefault((turn, count, *shape), torch.full(tuple(shape), float("nan"), dtype=dtype))
 
     before = alternating.interpreted, alternating.CudaRecorder
     alternating.interpreted, alternating.CudaRecorder = (lambda: False), Replayer
@@ -145,17 +156,19 @@ def errors_with_graphs(name: str, calls: int) -> tuple[dict[str, float], int, in
     try:
         spec = spec_of(name)
         kernel = kernel_of(spec, among=("alternating",))
-        given, first = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS)
         worst: dict[str, float] = {}
+        given, first = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS)
         for seed in range(calls):
-            operands, state = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS, seed=seed)
-            for own, new in ((given, operands), (first, state)):
-                for n, t in new.items():
+            turn, count = seed % 2, 0
+            drawn = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS, seed=seed)
+            for own, other in zip((given, first), drawn, strict=True):
+                for n, t in other.items():
                     own[n].copy_(t)
-            actual = run(kernel, spec, given, first)
-            found = errors(actual, run(None, spec, exact(given), exact(first)))
+            for loop in kernel._loops._values.values():
+                loop.new = new
+            actual = run(kernel, spec, given, first, gradients=False)
+            found = errors(actual, run(None, spec, exact(given), exact(first), gradients=False))
             worst = {n: max(e, worst.get(n, 0.0)) for n, e in found.items()}
-            del actual, operands, state, new, t, own
         return worst, Replayer.captured, Replayer.replayed
     finally:
         alternating.interpreted, alternating.CudaRecorder = before

@@ -75,7 +75,7 @@ class AlternatingLoop(GpuLoop):
         given = self.operands(operands, boundaries, reset)
         for o, t in zip(self.spec.states, first, strict=True):
             start = self.first(o, t)
-            given["state_out", o.name] = start if in_place or t is None else start.clone()
+            given["state_out", o.name] = start if in_place else self.new(start.shape).copy_(start)
         for n, dims in self.spec.step.output_dims.items():
             given["output", n] = self.new(self.shape("BTH", dims), self.dtype)
         steps = self._steps(boundaries)
@@ -94,7 +94,8 @@ class AlternatingLoop(GpuLoop):
     ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
         given = self.operands(operands, boundaries, reset) | self.d_given(cotangents)
         for o in self.spec.states:
-            given["d_state_in", o.name] = given["d_state_out", o.name].clone()
+            last = given.pop(("d_state_out", o.name))
+            given["d_state_in", o.name] = self.new(last.shape).copy_(last)
         given["recorded", "kept"] = kept[0]
         kernels = self.backward_pass.kernels
         copies = max(self._launch(k).programs(replace(self.counts, heads=1)) for k in kernels if k.part != "inputs")
