@@ -9,7 +9,7 @@ from rekern import zoo
 from rekern.schedules.programs import programs
 from staged_cells import STAGED
 from test_dense_cells import SPECS
-from triton_interpreter import Call, errors_of, interpreter, limited, spec_of
+from triton_interpreter import Call, errors_of, errors_with_graphs, interpreter, limited, spec_of, step_in_place
 
 __all__ = ["interpreter"]
 LIMITS = {torch.float32: (1e-5, 5e-5), torch.float16: (2e-3, 4e-3)}
@@ -20,9 +20,12 @@ LENGTHS = {"D": 20, "N": 7}
 BOUNDARIES = torch.tensor([0, 0, 2, 3, 7])
 
 
+ALTERNATING = ("alternating",)
+
+
 def check(interpreter: Call, name: str, dtype: torch.dtype = torch.float32, **options: object) -> None:
     """A kernel of this schedule, whichever one the solver would choose, agrees with the reference."""
-    given = {"lengths": LENGTHS, "among": ("alternating",), **options}
+    given = {"lengths": LENGTHS, "among": ALTERNATING, **options}
     limited(interpreter(errors_of, name, dtype, **given), *LIMITS[dtype])
 
 
@@ -68,3 +71,14 @@ def test_restarts_in_both_directions(name: str, interpreter: Call) -> None:
 )
 def test_heads_in_groups(name: str, shared: tuple[str, ...], interpreter: Call) -> None:
     check(interpreter, name, batch=2, time=2, heads=4, one_head=shared)
+
+
+def test_one_step_in_place(interpreter: Call) -> None:
+    assert interpreter(step_in_place, ALTERNATING) < 1e-5
+
+
+def test_a_graph_is_replayed_for_the_tensors_that_it_was_captured_with(interpreter: Call) -> None:
+    """And for no others: results of a call are its own, though memory and numbers come and go."""
+    found, captured, replayed = interpreter(errors_with_graphs, "lstm", 8)
+    limited(found, *LIMITS[torch.float32])
+    assert (captured, replayed) == (2, 5)  # the first call makes the kernels; each set is launched once, then captured

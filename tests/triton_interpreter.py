@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernel_checks import Run, draw, errors, exact, run
+from kernel_checks import Run, draw, error, errors, exact, run
 from rekern import zoo
 from rekern.hwmodels import load
 from rekern.spec import Recurrence
@@ -100,6 +100,78 @@ def results_of(name: str, **options: Any) -> Run:
     spec = spec_of(name)
     operands, state = draw(spec, batch=2, time=5, heads=2, sizes=LENGTHS)
     return run(kernel_of(spec), spec, operands, state, **options)
+
+
+def step_in_place(among: tuple[str, ...]) -> float:
+    """The error of two steps of an LSTM whose states are updated where they lie."""
+    spec = spec_of("lstm")
+    operands, state = draw(spec, batch=3, time=2, heads=2, sizes=LENGTHS)
+    kernel, own = kernel_of(spec, among=among), {n: t.clone() for n, t in state.items()}
+    params = {o.name: operands[o.name] for o in spec.of_kind("param")}
+    for t in range(2):
+        kernel.step(state=own, in_place=True, x=operands["x"][:, t], **params)
+    expected = run(None, spec, exact(operands), exact(state), gradients=False).final
+    return max(error(own[n], expected[n]) for n in own)
+
+
+class Replayer:
+    """Captures launches as the function that makes them, with the tensors of the call that was captured."""
+
+    captured = replayed = 0
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def is_capturing(self) -> bool:
+        return False
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        Replayer.captured += 1
+
+        def replay() -> None:
+            Replayer.replayed += 1
+            work()
+
+        return replay
+
+
+def errors_with_graphs(name: str, calls: int) -> tuple[dict[str, float], int, int]:
+    """The largest errors of calls with other numbers in the same memory; graphs captured and replayed.
+
+    Results lie in two sets of memory by turns, as torch may hand it out while the results of the last call live.
+    """
+    from rekern.runtime.gpu import alternating
+
+    turn, count = 0, 0
+    memory: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def new(shape: Any, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return memory.setdefault((turn, count, *shape), torch.full(tuple(shape), float("nan"), dtype=dtype))
+
+    before = alternating.interpreted, alternating.CudaRecorder
+    alternating.interpreted, alternating.CudaRecorder = (lambda: False), Replayer
+    Replayer.captured = Replayer.replayed = 0
+    try:
+        spec = spec_of(name)
+        kernel = kernel_of(spec, among=("alternating",))
+        worst: dict[str, float] = {}
+        given, first = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS)
+        for seed in range(calls):
+            turn, count = seed % 2, 0
+            drawn = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS, seed=seed)
+            for own, other in zip((given, first), drawn, strict=True):
+                for n, t in other.items():
+                    own[n].copy_(t)
+            for loop in kernel._loops._values.values():
+                loop.new = new
+            actual = run(kernel, spec, given, first, gradients=False)
+            found = errors(actual, run(None, spec, exact(given), exact(first), gradients=False))
+            worst = {n: max(e, worst.get(n, 0.0)) for n, e in found.items()}
+        return worst, Replayer.captured, Replayer.replayed
+    finally:
+        alternating.interpreted, alternating.CudaRecorder = before
 
 
 def limited(found: dict[str, float], forward: float, backward: float) -> None:

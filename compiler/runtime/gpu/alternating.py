@@ -2,7 +2,7 @@
 
 In: checked `Arguments`, the options of the call, sizes. Out: functions of tensors. All that is launched for the steps
 of a call is one graph where there is a GPU (`graphs.py`). Products of 16-bit numbers are added up in float32 and stay
-so; those of float32 are made as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
+so; those of float32 are as `torch.backends.cuda.matmul` is set: in full precision, unless the user has said otherwise.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ class AlternatingLoop(GpuLoop):
         given = self.operands(operands, boundaries, reset)
         for o, t in zip(self.spec.states, first, strict=True):
             start = self.first(o, t)
-            given["state_out", o.name] = start if in_place or t is None else start.clone()
+            given["state_out", o.name] = start if in_place else self.new(start.shape).copy_(start)
         for n, dims in self.spec.step.output_dims.items():
             given["output", n] = self.new(self.shape("BTH", dims), self.dtype)
         steps = self._steps(boundaries)
         kept: list[Tensor] = []
         if self.way.record:
             slot = max(k.slot for k in self.forward_pass.kernels)
-            kept = [self.new((*self.shape("BTH", ()), slot)), torch.tensor(steps)]
+            kept = [self.new((*self.shape("BTH", ()), slot)), torch.tensor(steps, device="cpu")]
             given["recorded", "kept"] = kept[0]
         self._run(self.graphs[0], self.forward_pass, given, range(steps), scalars)
         outputs = [given["output", n] for n in self.spec.step.output_dims]
@@ -94,7 +94,8 @@ class AlternatingLoop(GpuLoop):
     ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
         given = self.operands(operands, boundaries, reset) | self.d_given(cotangents)
         for o in self.spec.states:
-            given["d_state_in", o.name] = given["d_state_out", o.name].clone()
+            last = given.pop(("d_state_out", o.name))
+            given["d_state_in", o.name] = self.new(last.shape).copy_(last)
         given["recorded", "kept"] = kept[0]
         kernels = self.backward_pass.kernels
         copies = max(self._launch(k).programs(replace(self.counts, heads=1)) for k in kernels if k.part != "inputs")

@@ -66,7 +66,8 @@ class CudaRecorder:
         self._device = device
 
     def is_capturing(self) -> bool:
-        return torch.cuda.is_current_stream_capturing()
+        with torch.cuda.device(self._device):
+            return torch.cuda.is_current_stream_capturing()
 
     def capture(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
@@ -83,5 +84,9 @@ class CudaRecorder:
                 raise
             graph.capture_end()
         current.wait_stream(side)
-        replay: Work = graph.replay
+
+        def replay() -> None:
+            with torch.cuda.device(self._device):  # whose current stream is meant
+                graph.replay()
+
         return replay

@@ -58,7 +58,8 @@ def refusal(programs: Programs) -> str | None:
         return f"state {matrices[0]!r} has more than one named axis, so it is not kept for every step"
     for a in programs.backward.assigns:
         if len(a.axes) > 1:
-            return f"the gradient of {a.target[0].removeprefix('d:')!r} is not a product of vectors"
+            name = a.target[0].removeprefix(cotangent(""))
+            return f"the gradient of {name!r} has more than one named axis at every step; kernels make rows"
     return None
 
 

@@ -24,7 +24,7 @@ Weight = tuple[Place, bool]  # a matrix, and whether its second axis is summed o
 
 @dataclass(frozen=True)
 class Multiply:
-    """One product of matrices: `out[row, :] = vectors[row, :] @ weights`, for the rows of a step or of a call.
+    """One product of matrices: `out[row, :] = vectors[row, :] @ weights`, for all rows of a step or call.
 
     Several weights and one vector: outputs lie side by side. As many vectors as weights: their products are added.
 
