@@ -39,8 +39,12 @@ def choose(
     heads: int,
     time: int,
     dtype: Dtype,
+    schedules: tuple[str, ...] = RENDERED,
 ) -> Chosen:
     """Solve for the sizes. Batch and time count by powers of two: calls that differ less share their kernels.
+
+    Args:
+        schedules: Those that may be chosen.
 
     Raises:
         PlanError: nothing fits; the text says why for each schedule.
@@ -50,10 +54,10 @@ def choose(
         batch=power_of_two(max(1, batch)), heads=heads, time=power_of_two(max(1, time)), dtype=dtype,
     )  # fmt: skip
     ranking = rank(call)
-    found = [c for c in ranking.choices if c.schedule in RENDERED]
+    found = [c for c in ranking.choices if c.schedule in schedules]
     if not found:
         reasons = {**ranking.refused, **{n: str(e) for n, e in ranking.unfit.items()}}
-        told = "\n".join(f"{name}: {reason}" for name, reason in reasons.items() if name in RENDERED)
+        told = "\n".join(f"{name}: {reason}" for name, reason in reasons.items() if name in schedules)
         raise PlanError(f"no kernel for {call}\n{told}")
     values = found[0].solution.values
 

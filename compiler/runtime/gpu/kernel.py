@@ -5,7 +5,9 @@ In: operands by name. Out: outputs and final states, differentiable by autograd.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +16,13 @@ from torch import Tensor
 from rekern.backends.triton_launch import interpreted
 from rekern.errors import ArgumentError, DoubleBackwardError
 from rekern.hwmodels import Machine
+from rekern.render import render_triton
 from rekern.runtime.arguments import Arguments, check
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.loop import NAMES, Loop, Way
+from rekern.runtime.gpu.views import views
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
@@ -107,6 +111,51 @@ class GpuKernel:
         if isinstance(result, Tensor):
             return result.squeeze(1)
         return {n: t.squeeze(1) for n, t in result.items()}
+
+    # -- what was made
+
+    @property
+    def source(self) -> str:
+        """The Triton of the forward pass, for a usual call of this recurrence."""
+        return self.sources()["forward"]
+
+    def sources(
+        self, *, dtype: str = "float32", batch: int | None = None, heads: int | None = None, time: int | None = None,
+        **lengths: int,
+    ) -> dict[str, str]:  # fmt: skip
+        """The Triton of every pass: forward, recording (with what a gradient reads), backward and step. No GPU is needed.
+
+        Args:
+            dtype: Of operands and outputs.
+            batch, heads, time: Of the call that sizes are chosen for; usual ones where they are not given.
+            lengths: Of axes, by name; likewise.
+
+        Raises:
+            PlanError: an axis or dtype is unknown, or nothing fits the machine.
+        """
+        found = views(self.spec, self.machine, dtype, lengths, batch, heads, time)
+        return {name: render_triton(view) for name, view in found.by_name().items()}
+
+    def export(
+        self, path: str | os.PathLike[str], *, dtype: str = "float32", batch: int | None = None,
+        heads: int | None = None, time: int | None = None, **lengths: int,
+    ) -> None:  # fmt: skip
+        """Write a Python file that needs only torch and triton: the kernels, and functions that call them.
+
+        It has a function of the name of the recurrence, differentiable by autograd, and one for a single step. What
+        it leaves out (packed sequences, restarts, reverse) is in its docstring. Other arguments as for `sources`.
+
+        Raises:
+            ArgumentError: there is a file at `path` that was not exported by rekern.
+            PlanError: an axis or dtype is unknown, or nothing fits the machine.
+        """
+        from rekern.runtime.gpu.export import write_export  # a call needs none of it
+
+        write_export(views(self.spec, self.machine, dtype, lengths, batch, heads, time), Path(path))
+
+    def __repr__(self) -> str:
+        names = ", ".join(o.name for o in self.spec.of_kind("input", "param"))
+        return f"<rekern.GpuKernel {self.spec.name}({names}) for {self.machine.name}>"
 
     # -- one kind of call
 

@@ -138,13 +138,14 @@ class TritonPass:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """The arguments as lines: one for pointers to an operand with its strides."""
+        """The arguments as lines: one for pointers to an operand with its strides, which are 64 bits wide."""
         lines: list[list[str]] = []
         for a in self.arguments:
+            text = f"{a.name}: tl.int64" if a.kind == "stride" else a.name
             if a.kind == "pointer" or not lines or (lines[-1][0] != a.name[: len(lines[-1][0])]):
-                lines.append([a.name])
+                lines.append([text])
             else:
-                lines[-1].append(a.name)
+                lines[-1].append(text)
         return tuple(", ".join(line) + "," for line in lines)
 
     @property
