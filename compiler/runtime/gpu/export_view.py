@@ -129,6 +129,11 @@ class Export:
         return "".join(f"{s.variable}, " for s in self.scalars)
 
     @property
+    def scalar_tuple(self) -> str:
+        names = [s.variable for s in self.scalars]
+        return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+    @property
     def run_signature(self) -> str:
         return self.scalar_names + self.tensors
 
@@ -184,10 +189,8 @@ class Export:
 
     @property
     def checks(self) -> list[str]:
-        return [
-            f'expect("{self.host.operand(o)}", {self.host.operand(o)}, {self.host.shape_of(o)}, {self.host.torch_dtype}, device)'
-            for o in self._operands
-        ]
+        named = ((o, self.host.operand(o)) for o in self._operands)
+        return [f'expect("{n}", {n}, {self.host.shape_of(o)}, {self.host.torch_dtype}, device)' for o, n in named]
 
     @property
     def first_states(self) -> list[str]:
@@ -235,10 +238,11 @@ class Export:
 
     @property
     def output_memory(self) -> list[str]:
-        return [
-            f"{self.host.variable('output', n)} = {self.host.new(self.host.shape(('batch', 'time', 'heads'), dims), self.host.torch_dtype)}"
-            for n, dims in self.spec.step.output_dims.items()
-        ]
+        lines = []
+        for n, dims in self.spec.step.output_dims.items():
+            shape = self.host.shape(("batch", "time", "heads"), dims)
+            lines.append(f"{self.host.variable('output', n)} = {self.host.new(shape, self.host.torch_dtype)}")
+        return lines
 
     @property
     def kept_memory(self) -> list[str]:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from rekern.backends.triton_launch import interpreted
-from rekern.errors import ArgumentError, DoubleBackwardError
+from rekern.errors import ArgumentError, DoubleBackwardError, PlanError
 from rekern.hwmodels import Machine
 from rekern.render import render_triton
-from rekern.runtime.arguments import Arguments, check
+from rekern.runtime.arguments import Arguments, check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.choose import choose
@@ -34,6 +34,11 @@ class GpuKernel:
     """A recurrence compiled for a GPU. Kernels are built at the first call of a kind; B and T are not compiled in."""
 
     def __init__(self, spec: Recurrence, machine: Machine, check_facts: bool = False) -> None:
+        for o in (o for o in spec.states if o.dtype == "float64"):
+            raise PlanError(
+                f"{spec.name}: state {o.name!r} is declared float64; kernels for GPUs compute in float32\n"
+                'declare it float32, or compile with target="cpu"'
+            )
         self.spec, self.machine, self.check_facts = spec, machine, check_facts
         self.programs = programs(spec)
         self._loops: Latest[Loop] = Latest(MOST_KINDS)
@@ -66,6 +71,7 @@ class GpuKernel:
         reverse: bool,
     ) -> tuple[Output, dict[str, Tensor]]:
         tensors, scalars, states = self._sorted(operands, state)
+        self._check_reset(reset, tensors[0])
         arguments = check(self.spec, self._by_name(tensors), states, cu_seqlens, reset)
         first = [states.get(o.name) for o in self.spec.states]
         record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
@@ -94,6 +100,7 @@ class GpuKernel:
             result, final = self._run(longer, state, None, restart, False)
             return self._without_time(result), final
         tensors, scalars, states = self._sorted(longer, state)
+        self._check_reset(restart, tensors[0])
         needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
         check_in_place(self.spec, self._by_name(tensors), states, needs_gradient)
         arguments = check(self.spec, self._by_name(tensors), states, None, restart)
@@ -123,7 +130,7 @@ class GpuKernel:
         self, *, dtype: str = "float32", batch: int | None = None, heads: int | None = None, time: int | None = None,
         **lengths: int,
     ) -> dict[str, str]:  # fmt: skip
-        """The Triton of every pass: forward, recording (with what a gradient reads), backward and step. No GPU is needed.
+        """The Triton of every pass: forward, recording (with what a gradient reads), backward, step; without a GPU too.
 
         Args:
             dtype: Of operands and outputs.
@@ -165,13 +172,29 @@ class GpuKernel:
         refuse_transforms(self.spec.name)
         device = "cpu" if interpreted() else "cuda"
         found = sort_operands(self.spec, operands, state, self.check_facts, device)
-        for t in (*found[0], *found[2].values()):
+        named = {**{f"operand {n!r}": t for n, t in self._by_name(found[0]).items()},
+                 **{f"state {n!r}": t for n, t in found[2].items()}}  # fmt: skip
+        first, place = next(((n, t.device) for n, t in named.items()), ("", None))
+        for what, t in named.items():
             if t.dtype not in NAMES:
                 raise ArgumentError(
-                    f"{self.spec.name}: an operand is {t.dtype}; kernels for GPUs compute in float32, "
+                    f"{self.spec.name}: {what} is {t.dtype}; kernels for GPUs compute in float32, "
                     'expected float32, bfloat16 or float16\ncast it, or compile with target="cpu"'
                 )
+            if t.device != place:
+                raise ArgumentError(
+                    f"{self.spec.name}: {what} is on {t.device}, but {first} is on {place}\n"
+                    f'move it with .to("{place}")'
+                )
         return found
+
+    def _check_reset(self, reset: Tensor | None, first: Tensor) -> None:
+        """A kernel reads it, so it is where the operands are; boundaries may be on the CPU, where they are checked."""
+        if reset is not None and dense_tensor(self.spec, "reset", reset, first.device.type).device != first.device:
+            raise ArgumentError(
+                f'{self.spec.name}: reset is on {reset.device}, expected on {first.device}\n'
+                f'move it with .to("{first.device}")'
+            )
 
     def _by_name(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         return dict(zip((o.name for o in self.spec.of_kind("input", "param")), tensors, strict=True))
@@ -195,7 +218,8 @@ class GpuKernel:
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
             forward = chosen.step if one_step else chosen.forward
-            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision)
+            plan = f"{chosen.choice.schedule} for {self.machine.name}"
+            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision, plan)
             self._loops.put(key, loop)
         return loop
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rekern.backends.offline import TritonSource
 from rekern.backends.triton_launch import launcher
+from rekern.errors import LaunchError
 from rekern.render import render_triton
 from rekern.schedules.triton.passes import TritonPass, Use
 
@@ -39,8 +40,9 @@ def source_of(view: TritonPass, aligned: tuple[str, ...] = ()) -> TritonSource:
 class Launch:
     """One kernel. The tensors may change from call to call, what is said of them in the pass may not."""
 
-    def __init__(self, view: TritonPass, device: torch.device) -> None:
-        self.view = view
+    def __init__(self, view: TritonPass, device: torch.device, plan: str = "") -> None:
+        """`plan`: the machine and the schedule, for messages."""
+        self.view, self.plan = view, plan
         self.source = source_of(view)
         self._launch = launcher(self.source, device.index or 0)
 
@@ -56,6 +58,9 @@ class Launch:
 
         Args:
             groups: Heads that share one head of an operand, by its name.
+
+        Raises:
+            LaunchError: the GPU does not take it.
         """
         programs = self.programs(counts)
         if programs == 0:
@@ -74,4 +79,20 @@ class Launch:
                     values.append(getattr(counts, a.name))
                 case "scalar":
                     values.append(scalars[a.operand])
-        self._launch(programs, values)
+        try:
+            self._launch(programs, values)
+        except Exception as error:  # of the driver by way of Triton, which has no type of its own for each
+            raise LaunchError(self._told(programs, error)) from error
+
+    def _told(self, programs: int, error: Exception) -> str:
+        """What failed, what was launched, and what to try."""
+        view, sizes = self.view, self.view.sizes
+        given = {"columns": sizes.columns, "rows": sizes.rows, "warps": sizes.warps, "stages": sizes.stages}
+        chosen = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        return (
+            f"{view.spec}: the GPU does not take {view.entry}: {lines[0]}\n"
+            f"plan: {self.plan or 'unknown'}; {chosen}; {programs} blocks\n"
+            "if the GPU is not that machine, name its own: rekern.compile(spec, \"auto\") reads its limits; after an "
+            "illegal access the process has to start anew (CUDA_LAUNCH_BLOCKING=1 shows which launch it was)"
+        )

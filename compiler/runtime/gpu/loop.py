@@ -41,11 +41,13 @@ class Loop:
     """One kind of call."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
-    ) -> None:
+        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
+        plan: str = "",
+    ) -> None:  # fmt: skip
+        """`plan`: the machine and the schedule, for messages."""
         self.programs, self.spec = programs, programs.spec
         self.arguments, self.way = arguments, way
-        self.sizes = forward, backward
+        self.sizes, self.plan = (forward, backward), plan
         operands = self.spec.of_kind("input", "param")
         heads = {o.name: arguments.tensors[o.name].shape[2 if o.kind == "input" else 0] for o in operands}
         self.groups = {n: arguments.heads // count for n, count in heads.items()}
@@ -75,12 +77,12 @@ class Loop:
     @cached_property
     def forward_launch(self) -> Launch:
         """The forward pass, compiled."""
-        return Launch(self.forward_view, self.device)
+        return Launch(self.forward_view, self.device, self.plan)
 
     @cached_property
     def backward_launch(self) -> Launch:
         """The gradient, compiled."""
-        return Launch(self.backward_view, self.device)
+        return Launch(self.backward_view, self.device, self.plan)
 
     # -- memory
 
@@ -129,7 +131,7 @@ class Loop:
         for o, t in zip(self.spec.of_kind("input", "param"), operands, strict=True):
             given["input" if o.kind == "input" else "param", o.name] = self.dense(o, t)
         if boundaries is not None:
-            given["boundaries", ""] = boundaries.to(torch.int64)
+            given["boundaries", ""] = boundaries.to(self.device, torch.int64)
         if reset is not None:
             given["reset", ""] = reset.view(torch.int8)
         return given

@@ -139,9 +139,10 @@ class TritonPass:
     @property
     def signature(self) -> tuple[str, ...]:
         """The arguments as lines: one for pointers to an operand with its strides, which are 64 bits wide."""
+        types = {"stride": ": tl.int64", "scalar": ": tl.float32"}
         lines: list[list[str]] = []
         for a in self.arguments:
-            text = f"{a.name}: tl.int64" if a.kind == "stride" else a.name
+            text = a.name + types.get(a.kind, "")
             if a.kind == "pointer" or not lines or (lines[-1][0] != a.name[: len(lines[-1][0])]):
                 lines.append([text])
             else:
