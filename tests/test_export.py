@@ -39,8 +39,13 @@ def lengths_of(spec: Recurrence) -> dict[str, int]:
     return {axis: LENGTHS[axis] for axis in spec.axes}
 
 
-def run_exported(spec: Recurrence, folder: Path, batch: int, time: int, heads: int, dtype: torch.dtype) -> Any:
-    """What the exported file of `spec` gives in a process without rekern; and the float64 reference."""
+def run_exported(
+    spec: Recurrence, folder: Path, batch: int, time: int, heads: int, dtype: torch.dtype, device: str = "cpu"
+) -> tuple[Any, Run]:
+    """What the exported file of `spec` gives in a process without rekern; and the float64 reference.
+
+    On a CPU kernels are interpreted.
+    """
     file = folder / "exported.py"
     kernel_of(spec).export(file, dtype=str(dtype).removeprefix("torch."), **lengths_of(spec))
     operands, state = draw(spec, batch=batch, time=time, heads=heads, sizes=LENGTHS, dtype=dtype)
@@ -50,11 +55,14 @@ def run_exported(spec: Recurrence, folder: Path, batch: int, time: int, heads: i
     state = {n: t.float() for n, t in state.items()}
     expected = run(None, spec, exact(operands), exact(state))
     results = [t.to(dtype) for t in expected.outputs.values()] + [t.float() for t in expected.final.values()]
-    data = {"operands": operands, "state": state, "inputs": inputs, "cotangents": cotangents(results)}
+    weights = [t.to(device) for t in cotangents(results)]
+    operands, state = ({n: t.to(device) for n, t in values.items()} for values in (operands, state))
+    data = {"operands": operands, "state": state, "inputs": inputs, "cotangents": weights}
     torch.save(data, folder / "given.pt")
     words = [str(RUNNER), str(file), spec.name, str(folder / "given.pt"), str(folder / "got.pt")]
     command = [sys.executable, "-I", *words]
-    done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    environment = {**os.environ, "TRITON_INTERPRET": "1" if device == "cpu" else "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(folder / "got.pt"), expected
 
