@@ -141,6 +141,15 @@ def test_a_file_is_written_in_one_piece_and_only_over_one_of_ours(tmp_path: Path
         kernel.export(tmp_path / "nowhere" / "hgrn.py")
 
 
+def test_a_kernel_for_the_cpu_says_how_to_export(tmp_path: Path) -> None:
+    with pytest.raises(PlanError) as caught:
+        compile(zoo.load("hgrn"), "cpu").export(tmp_path / "hgrn.py")
+    assert str(caught.value) == (
+        "hgrn: a file is exported for a GPU, and this kernel is for the CPU\n"
+        'name a GPU, which need not be there: rekern.compile(spec, "h100_sxm").export(path)'
+    )
+
+
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left")
