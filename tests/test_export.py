@@ -11,21 +11,35 @@ from typing import Any
 import pytest
 import torch
 
+import rekern as rk
 from kernel_checks import Run, close, cotangents, draw, errors, exact, run
-from rekern import zoo
+from rekern import Input, Param, Scalar, State, zoo
 from rekern.api import compile
 from rekern.backends.offline import TritonSource
 from rekern.backends.triton import compile_triton
 from rekern.errors import ArgumentError, PlanError
 from rekern.hwmodels import load
+from rekern.math import maximum, sigmoid, tanh
 from rekern.runtime.gpu.export_view import exported
 from rekern.runtime.gpu.kernel import GpuKernel
 from rekern.runtime.gpu.views import views
 from rekern.spec import Recurrence
 from triton_interpreter import spec_of
 
+@rk.recurrence
+def awkward(
+    state=State("B"), heads=State("B", init=2), out=State(), time=Input("B"), run=Input(2, "B"), x_first=Input(),
+    D=Param("B"), torch=Param(), scale=Scalar(default=3),
+):
+    """Names that the exported file has uses for, and a backslash: \\sigma."""
+    state = tanh(D * state + time + run[0]) * sigmoid(run[1])
+    heads = sigmoid(time) * heads + state
+    out = maximum(out + x_first, torch)
+    return (state, heads, out), {"tensors": state + scale * out, "kept": heads, "d_time": out}
+
+
 RUNNER = Path(__file__).parent / "exported_run.py"
-LENGTHS = {"D": 20, "K": 20, "V": 60, "N": 5}
+LENGTHS = {"B": 6, "D": 20, "K": 20, "V": 60, "N": 5}
 H100 = load("h100_sxm")
 
 
@@ -89,6 +103,13 @@ def test_an_exported_file_means_what_the_spec_means(
     steps = Run(got["steps"] or got["outputs"], got["final of steps"], {})
     found = errors(steps, Run(expected.outputs, expected.final, {}))
     assert max(found.values()) <= limits[0], found
+
+
+def test_the_names_of_the_caller_give_way_to_nothing_but_words_of_the_file(tmp_path: Path) -> None:
+    got, expected = run_exported(awkward, tmp_path, 2, 3, 2, torch.float32)
+    close(Run(got["outputs"], got["final"], got["gradients"]), expected)
+    steps = Run(got["steps"], got["final of steps"], {})
+    assert max(errors(steps, Run(expected.outputs, expected.final, {})).values()) <= 1e-5
 
 
 @pytest.mark.parametrize("name", zoo.names())

@@ -49,7 +49,7 @@ class Host:
         self.variables: dict[tuple[Use, str], str] = {}
         self.scalars = {o.name: self.fresh(o.name) for o in self.spec.of_kind("scalar")}
         self._declare()
-        self.function = self.fresh(word(self.spec.name))
+        self.function = self.fresh(word(views.spec.name))
         self.class_name = self.fresh("".join(w.capitalize() for w in self.function.split("_")))
 
     # -- names

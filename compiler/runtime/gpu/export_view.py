@@ -54,7 +54,7 @@ class Export:
         gpu = self.views.machine.gpu
         assert gpu is not None
         name = f"{self.views.machine.name} ({gpu.architecture})"
-        return f"{self.spec.name} for {name}, {MARK} {version('rekern')}."
+        return f"{self.views.spec.name} for {name}, {MARK} {version('rekern')}."
 
     @property
     def equations(self) -> str:
