@@ -26,6 +26,7 @@ from rekern.runtime.gpu.views import views
 from rekern.spec import Recurrence
 from triton_interpreter import spec_of
 
+
 @rk.recurrence
 def awkward(
     state=State("B"), heads=State("B", init=2), out=State(), time=Input("B"), run=Input(2, "B"), x_first=Input(),
