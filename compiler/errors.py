@@ -34,6 +34,10 @@ class BuildError(RekernError):
     """The compiler of the target failed or is missing."""
 
 
+class LaunchError(RekernError, RuntimeError):
+    """A kernel was built, but the GPU did not take it."""
+
+
 class DoubleBackwardError(RekernError, RuntimeError):
     """The gradient of a gradient was asked for; kernels are differentiable once."""
 

@@ -108,7 +108,7 @@ def draw(
 def cotangents(results: Iterable[Tensor], seed: int = 1) -> list[Tensor]:
     """Random ones, in eighths: the same numbers in every dtype."""
     generator = torch.Generator().manual_seed(seed)
-    return [(torch.randn(t.shape, generator=generator) * 8).round().div(8).to(t.dtype) for t in results]
+    return [(torch.randn(t.shape, generator=generator) * 8).round().div(8).to(t.device, t.dtype) for t in results]
 
 
 def run(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -164,3 +165,45 @@ def test_published_tables_show_what_was_measured() -> None:
     command = [sys.executable, ROOT / "benchmarks" / "publish.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_benchmark_for_gpus_runs_without_one(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--dry-run", "--minutes", "0.2", "--out", str(out)]
+    cases = ["--case", "12 heads of 64", "--case", "step, gated delta rule", "--case", "elementwise"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([*command, *cases], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    report = json.loads(out.read_text())
+    assert report["dry_run"] and report["failed"] == []
+    assert {"torch", "triton", "copy_bytes_per_s"} <= report["machine"].keys()
+    first = report["results"][0]
+    assert (first["case"], first["passes"]) == ("dense LSTM, 12 heads of 64", "forward")
+    assert first["timed"]["rekern"]["error"] < 1e-4 and first["bytes"] > 0 < first["floor_seconds"]
+    assert "flashrnn cuda_fused" in first["missing"], "a peer that is not installed is named"
+    assert [p.name for p in tmp_path.iterdir()] == ["gpu.json"]
+    assert "dense LSTM, 12 heads of 64" in done.stdout
+
+
+def test_a_peer_that_ends_the_process_costs_its_case_the_peers_only(tmp_path: Path) -> None:
+    (tmp_path / "flashrnn.py").write_text("import os\n\nos._exit(3)\n")
+    out = tmp_path / "gpu.json"
+    words = ["--dry-run", "--minutes", "0.1", "--out", str(out), "--case", "12 heads of 64"]
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    report = json.loads(out.read_text())
+    assert done.returncode == 1
+    assert [f["case"] for f in report["failed"]] == ["peers of dense LSTM, 12 heads of 64"]
+    assert [r["passes"] for r in report["results"]] == ["forward", "forward+backward"]
+
+
+def test_the_benchmark_for_gpus_says_what_it_needs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py")]
+    environment = {n: v for n, v in os.environ.items() if n != "TRITON_INTERPRET"}
+    dry = subprocess.run([*command, "--dry-run"], env=environment, capture_output=True, text=True)
+    assert dry.returncode == 2 and "a dry run needs TRITON_INTERPRET=1" in dry.stdout
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    real = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert real.returncode == 2 and "torch finds no GPU here" in real.stdout

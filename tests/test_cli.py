@@ -16,6 +16,7 @@ from rekern.api import compile
 from rekern.cli.main import app
 from rekern.cli.options import spec_of
 
+GPU_CALL: dict[str, Any] = {"K": 20, "V": 60, "batch": 2, "time": 50, "heads": 3}
 CELLS = '''
 import rekern as rk
 from rekern import Input, State
@@ -112,6 +113,16 @@ def test_render_prints_what_is_compiled() -> None:
     assert json_of("render", "hgrn", "--size", "D=48")["sources"] == expected
 
 
+def test_render_prints_the_triton_of_a_gpu_that_is_not_there() -> None:
+    kernel = compile(zoo.load("gla"), "h100_sxm")
+    expected = kernel.sources(**GPU_CALL, dtype="bfloat16")
+    words = ["render", "gla", "--target", "h100_sxm", "--dtype", "bfloat16", "--size", "K=20", "--size", "V=60"]
+    words += ["--batch", "2", "--time", "50", "--heads", "3"]
+    assert printed(*words) == expected["forward"]
+    assert printed(*words, "--pass", "step") == expected["step"]
+    assert json_of(*words) == {"name": "gla", "target": "h100_sxm", "sources": expected}
+
+
 def test_an_axis_is_bound_by_an_option_or_as_the_zoo_needs_it() -> None:
     assert spec_of("gated_delta_product", None, None)[0].bindings == (("n", 2),)
     assert spec_of("gated_delta_product", None, ["n=3"])[0].bindings == (("n", 3),)
@@ -153,6 +164,9 @@ def test_a_spec_that_is_not_there_is_explained(name: str, expected: str, cells: 
     ("words", "expected"),
     [
         (["show", "gla", "--size", "D=4"], "SpecError: gla has no axis 'D'; it has K, V"),
+        (["render", "gla", "--target", "h100"], "PlanError: there is no target 'h100'; expected"),
+        (["render", "gla", "--target", "h100"], "Did you mean 'h100_sxm'?"),
+        (["render", "gla", "--target", "x86_avx2"], "target x86_avx2 is a cpu, expected a GPU"),
         (["show", "gated_delta_product", "--size", "n=4"], "has no axis 'n' (bound already)"),
         (["show", "gla", "--bind", "n=4"], "SpecError: gla has no axis 'n' to bind"),
         (["bench", "{cells}:grows", "--time", "40", "--seconds", "0"], "grows overflows on random data"),
@@ -173,6 +187,9 @@ def test_what_does_not_fit_the_spec_fails(words: list[str], expected: str, cells
         ["show", "gla", "--size", "K=0"],
         ["show", "gla", "--dtype", "int8"],
         ["render", "gla", "--pass", "sideways"],
+        ["render", "gla", "--target", "h100_sxm", "--pass", "sideways"],
+        ["render", "gla", "--target", "h100_sxm", "--dtype", "int8"],
+        ["render", "gla", "--dtype", "bfloat16"],
         ["bench", "gla", "--batch", "0"],
     ],
     ids=" ".join,

@@ -112,10 +112,19 @@ def launchable(source: TritonSource, device: int) -> Callable[[int, Sequence[Any
         done = triton.compile(program, target=active.get_current_target(), options=_options(source))
         run = done.run  # loads the binary
     function, metadata, stream_of = done.function, done.packed_metadata, active.get_current_stream
+    current, use = active.get_current_device, active.set_current_device
 
     def launch(programs: int, arguments: Sequence[Any]) -> None:
-        # No hooks and no metadata for profilers: they cost more than the launch.
-        run(programs, 1, 1, stream_of(device), function, metadata, None, None, None, *arguments)
+        # The driver launches on the current GPU only, which need not be that of the tensors.
+        before = current()
+        if before != device:
+            use(device)
+        try:
+            # No hooks and no metadata for profilers: they cost more than the launch.
+            run(programs, 1, 1, stream_of(device), function, metadata, None, None, None, *arguments)
+        finally:
+            if before != device:
+                use(before)
 
     return launch
 
@@ -168,11 +177,22 @@ def _internals() -> tuple[Any, Any, Any]:
         from triton.compiler import ASTSource
     except ImportError as error:
         raise BuildError(f"triton cannot be imported: {error}\ninstall it: pip install triton (Linux only)") from error
+    check_version()
+    return triton, ASTSource, GPUTarget
+
+
+def check_version() -> None:
+    """Whether the installed Triton is one that is known.
+
+    Raises:
+        BuildError: it is too old or too new.
+    """
+    import triton
+
     found = tuple(int(part) for part in triton.__version__.split(".")[:2])
     if not SUPPORTED[0] <= found <= SUPPORTED[1]:
         low, high = (".".join(map(str, end)) for end in SUPPORTED)
         raise BuildError(f"triton {triton.__version__} is installed; rekern knows {low} to {high}")
-    return triton, ASTSource, GPUTarget
 
 
 def _options(source: TritonSource) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from rekern.backends.offline import TritonSource
-from rekern.backends.triton import launchable
+from rekern.backends.triton import check_version, launchable
 from rekern.digests import digest_of
 from rekern.errors import BuildError
 
@@ -47,6 +47,7 @@ def _in_interpreter(source: TritonSource) -> Launcher:
         from triton.runtime.interpreter import InterpretedFunction
     except ImportError as error:
         raise BuildError(f"triton cannot be imported: {error}\ninstall it: pip install triton (Linux only)") from error
+    check_version()
     function = module_of(source)[source.name]
     if not isinstance(function, InterpretedFunction):
         raise BuildError(f"{INTERPRETER}=1 has to be set before triton is imported")

@@ -6,6 +6,7 @@ In: operands by name. Out: outputs and final states, differentiable by autograd.
 from __future__ import annotations
 
 import itertools
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rekern.errors import ArgumentError, BuildError
+from rekern.errors import ArgumentError, BuildError, PlanError
 from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
@@ -351,6 +352,20 @@ class Kernel:
         chosen = plan(self.executor.programs, Shape.of(lengths, 1, 1, 1, False), detect()).compiled
         names = dict.fromkeys(["forward", self.executor.recording_name, "backward"])
         return {n: self.executor.source(chosen, n).text for n in names}
+
+    def export(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """`GpuKernel.export` for the first GPU of this machine. C++ is not exported.
+
+        Raises:
+            PlanError: this kernel is for the CPU.
+            MachineError: there is no GPU here.
+        """
+        if not self._any_device:
+            raise PlanError(
+                f"{self.spec.name}: a file is exported for a GPU, and this kernel is for the CPU\n"
+                'name a GPU, which need not be there: rekern.compile(spec, "h100_sxm").export(path)'
+            )
+        self.on_gpu.export(path, **options)
 
     def __repr__(self) -> str:
         return f"<rekern.Kernel {self.spec.name}({', '.join(self.tensor_names)}) for the CPU>"

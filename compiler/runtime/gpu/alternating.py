@@ -34,9 +34,10 @@ class AlternatingLoop(GpuLoop):
     """One kind of call of the schedule `alternating`."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
-    ) -> None:
-        super().__init__(programs, arguments, way, precision)
+        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
+        plan: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(programs, arguments, way, precision, plan)
         self.sizes = forward, backward
         self.recorder = None if interpreted() else CudaRecorder(self.device)
         self.graphs = Graphs(self.recorder), Graphs(self.recorder)
@@ -63,7 +64,7 @@ class AlternatingLoop(GpuLoop):
 
     def _launch(self, view: TritonPass) -> Launch:
         if id(view) not in self._launches:  # views live as long as the loop
-            self._launches[id(view)] = Launch(view, self.device)
+            self._launches[id(view)] = Launch(view, self.device, self.plan)
         return self._launches[id(view)]
 
     # -- calls

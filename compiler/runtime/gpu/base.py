@@ -37,7 +37,11 @@ class Way:
 class GpuLoop(ABC):
     """One kind of call of one schedule."""
 
-    def __init__(self, programs: Programs, arguments: Arguments, way: Way, precision: str) -> None:
+    def __init__(
+        self, programs: Programs, arguments: Arguments, way: Way, precision: str, plan: str = ""
+    ) -> None:
+        """`plan`: the machine and the schedule, for messages."""
+        self.plan = plan
         self.programs, self.spec = programs, programs.spec
         self.arguments, self.way = arguments, way
         operands = self.spec.of_kind("input", "param")
@@ -104,7 +108,7 @@ class GpuLoop(ABC):
         for o, t in zip(self.spec.of_kind("input", "param"), operands, strict=True):
             given["input" if o.kind == "input" else "param", o.name] = self.dense(o, t)
         if boundaries is not None:
-            given["boundaries", ""] = boundaries.to(torch.int64)
+            given["boundaries", ""] = boundaries.to(self.device, torch.int64)
         if reset is not None:
             given["reset", ""] = reset.view(torch.int8)
         return given

@@ -5,16 +5,19 @@ In: operands by name. Out: outputs and final states, differentiable by autograd.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rekern.backends.triton_launch import interpreted
-from rekern.errors import ArgumentError, DoubleBackwardError
+from rekern.errors import ArgumentError, DoubleBackwardError, PlanError
 from rekern.hwmodels import Machine
-from rekern.runtime.arguments import Arguments, check
+from rekern.render import render_triton
+from rekern.runtime.arguments import Arguments, check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.alternating import AlternatingLoop
@@ -22,6 +25,7 @@ from rekern.runtime.gpu.base import NAMES, GpuLoop, Way
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.loop import Loop
 from rekern.runtime.gpu.scan import Scan
+from rekern.runtime.gpu.views import views
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
@@ -36,6 +40,11 @@ class GpuKernel:
     """A recurrence compiled for a GPU. Kernels are built at the first call of a kind; B and T are not compiled in."""
 
     def __init__(self, spec: Recurrence, machine: Machine, check_facts: bool = False) -> None:
+        for o in (o for o in spec.states if o.dtype == "float64"):
+            raise PlanError(
+                f"{spec.name}: state {o.name!r} is declared float64; kernels for GPUs compute in float32\n"
+                'declare it float32, or compile with target="cpu"'
+            )
         self.spec, self.machine, self.check_facts = spec, machine, check_facts
         self.programs = programs(spec)
         self._loops: Latest[GpuLoop] = Latest(MOST_KINDS)
@@ -68,6 +77,7 @@ class GpuKernel:
         reverse: bool,
     ) -> tuple[Output, dict[str, Tensor]]:
         tensors, scalars, states = self._sorted(operands, state)
+        self._check_reset(reset, tensors[0])
         arguments = check(self.spec, self._by_name(tensors), states, cu_seqlens, reset)
         first = [states.get(o.name) for o in self.spec.states]
         record = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
@@ -96,6 +106,7 @@ class GpuKernel:
             result, final = self._run(longer, state, None, restart, False)
             return self._without_time(result), final
         tensors, scalars, states = self._sorted(longer, state)
+        self._check_reset(restart, tensors[0])
         needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
         check_in_place(self.spec, self._by_name(tensors), states, needs_gradient)
         arguments = check(self.spec, self._by_name(tensors), states, None, restart)
@@ -114,6 +125,51 @@ class GpuKernel:
             return result.squeeze(1)
         return {n: t.squeeze(1) for n, t in result.items()}
 
+    # -- what was made
+
+    @property
+    def source(self) -> str:
+        """The Triton of the forward pass, for a usual call of this recurrence."""
+        return self.sources()["forward"]
+
+    def sources(
+        self, *, dtype: str = "float32", batch: int | None = None, heads: int | None = None, time: int | None = None,
+        **lengths: int,
+    ) -> dict[str, str]:  # fmt: skip
+        """The Triton of every pass: forward, recording (with what a gradient reads), backward, step; without a GPU too.
+
+        Args:
+            dtype: Of operands and outputs.
+            batch, heads, time: Of the call that sizes are chosen for; usual ones where they are not given.
+            lengths: Of axes, by name; likewise.
+
+        Raises:
+            PlanError: an axis or dtype is unknown, or nothing fits the machine.
+        """
+        found = views(self.spec, self.machine, dtype, lengths, batch, heads, time)
+        return {name: render_triton(view) for name, view in found.by_name().items()}
+
+    def export(
+        self, path: str | os.PathLike[str], *, dtype: str = "float32", batch: int | None = None,
+        heads: int | None = None, time: int | None = None, **lengths: int,
+    ) -> None:  # fmt: skip
+        """Write a Python file that needs only torch and triton: the kernels, and functions that call them.
+
+        It has a function of the name of the recurrence, differentiable by autograd, and one for a single step. What
+        it leaves out (packed sequences, restarts, reverse) is in its docstring. Other arguments as for `sources`.
+
+        Raises:
+            ArgumentError: there is a file at `path` that was not exported by rekern.
+            PlanError: an axis or dtype is unknown, or nothing fits the machine.
+        """
+        from rekern.runtime.gpu.export import write_export  # a call needs none of it
+
+        write_export(views(self.spec, self.machine, dtype, lengths, batch, heads, time), Path(path))
+
+    def __repr__(self) -> str:
+        names = ", ".join(o.name for o in self.spec.of_kind("input", "param"))
+        return f"<rekern.GpuKernel {self.spec.name}({names}) for {self.machine.name}>"
+
     # -- one kind of call
 
     def _sorted(
@@ -122,13 +178,29 @@ class GpuKernel:
         refuse_transforms(self.spec.name)
         device = "cpu" if interpreted() else "cuda"
         found = sort_operands(self.spec, operands, state, self.check_facts, device)
-        for t in (*found[0], *found[2].values()):
+        named = {**{f"operand {n!r}": t for n, t in self._by_name(found[0]).items()},
+                 **{f"state {n!r}": t for n, t in found[2].items()}}  # fmt: skip
+        first, place = next(((n, t.device) for n, t in named.items()), ("", None))
+        for what, t in named.items():
             if t.dtype not in NAMES:
                 raise ArgumentError(
-                    f"{self.spec.name}: an operand is {t.dtype}; kernels for GPUs compute in float32, "
+                    f"{self.spec.name}: {what} is {t.dtype}; kernels for GPUs compute in float32, "
                     'expected float32, bfloat16 or float16\ncast it, or compile with target="cpu"'
                 )
+            if t.device != place:
+                raise ArgumentError(
+                    f"{self.spec.name}: {what} is on {t.device}, but {first} is on {place}\n"
+                    f'move it with .to("{place}")'
+                )
         return found
+
+    def _check_reset(self, reset: Tensor | None, first: Tensor) -> None:
+        """A kernel reads it, so it is where the operands are; boundaries may be on the CPU, where they are checked."""
+        if reset is not None and dense_tensor(self.spec, "reset", reset, first.device.type).device != first.device:
+            raise ArgumentError(
+                f'{self.spec.name}: reset is on {reset.device}, expected on {first.device}\n'
+                f'move it with .to("{first.device}")'
+            )
 
     def _by_name(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         return dict(zip((o.name for o in self.spec.of_kind("input", "param")), tensors, strict=True))
@@ -155,7 +227,8 @@ class GpuKernel:
             kind = LOOPS[chosen.choice.schedule]
             if one_step and kind is Scan:  # one step is a time loop
                 kind = Loop
-            loop = kind(self.programs, arguments, way, forward, chosen.backward, precision)
+            plan = f"{chosen.choice.schedule} for {self.machine.name}"
+            loop = kind(self.programs, arguments, way, forward, chosen.backward, precision, plan)
             self._loops.put(key, loop)
         return loop
 

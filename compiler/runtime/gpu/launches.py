@@ -5,7 +5,7 @@ In: a `TritonPass` and tensors by use. Out: a launch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rekern.backends.offline import TritonSource
 from rekern.backends.triton_launch import launcher
+from rekern.errors import LaunchError
 from rekern.render import render_triton
 from rekern.schedules.triton.passes import TritonPass, Use
 from rekern.schedules.triton.segments import segment_rows
@@ -41,8 +42,9 @@ def source_of(view: TritonPass, aligned: tuple[str, ...] = ()) -> TritonSource:
 class Launch:
     """One kernel. The tensors may change from call to call, what is said of them in the pass may not."""
 
-    def __init__(self, view: TritonPass, device: torch.device) -> None:
-        self.view = view
+    def __init__(self, view: TritonPass, device: torch.device, plan: str = "") -> None:
+        """`plan`: the machine and the schedule, for messages."""
+        self.view, self.plan = view, plan
         self.source = source_of(view)
         self._launch = launcher(self.source, device.index or 0)
 
@@ -61,10 +63,13 @@ class Launch:
 
         Args:
             groups: Heads that share one head of an operand, by its name.
+
+        Raises:
+            LaunchError: the GPU does not take it.
         """
         programs = self.programs(counts)
         if programs:
-            self._launch(programs, self._values(tensors, counts, scalars, groups))
+            self._started(programs, self._values(tensors, counts, scalars, groups))
 
     def of_steps(
         self, tensors: Tensors, counts: Counts, scalars: Mapping[str, float], groups: Mapping[str, int]
@@ -74,7 +79,7 @@ class Launch:
         place = [a.name for a in self.view.arguments].index("t")
 
         def launch(t: int) -> None:
-            self._launch(programs, [*values[:place], t, *values[place + 1 :]])
+            self._started(programs, [*values[:place], t, *values[place + 1 :]])
 
         return launch
 
@@ -96,3 +101,22 @@ class Launch:
                 case "scalar":
                     values.append(scalars[a.operand])
         return values
+
+    def _started(self, programs: int, values: Sequence[Any]) -> None:
+        try:
+            self._launch(programs, values)
+        except Exception as error:  # of the driver by way of Triton, which has no type of its own for each
+            raise LaunchError(self._told(programs, error)) from error
+
+    def _told(self, programs: int, error: Exception) -> str:
+        """What failed, what was launched, and what to try."""
+        view, sizes = self.view, self.view.sizes
+        given = {"columns": sizes.columns, "rows": sizes.rows, "warps": sizes.warps, "stages": sizes.stages}
+        chosen = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        return (
+            f"{view.spec}: the GPU does not take {view.entry}: {lines[0]}\n"
+            f"plan: {self.plan or 'unknown'}; {chosen}; {programs} blocks\n"
+            "if the GPU is not that machine, name its own: rekern.compile(spec, \"auto\") reads its limits; after an "
+            "illegal access the process has to start anew (CUDA_LAUNCH_BLOCKING=1 shows which launch it was)"
+        )

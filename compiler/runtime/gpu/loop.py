@@ -28,9 +28,10 @@ class Loop(GpuLoop):
     """One kind of call of the time loop."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
-    ) -> None:
-        super().__init__(programs, arguments, way, precision)
+        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
+        plan: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(programs, arguments, way, precision, plan)
         self.sizes = forward, backward
 
     # -- kernels
@@ -48,12 +49,12 @@ class Loop(GpuLoop):
     @cached_property
     def forward_launch(self) -> Launch:
         """The forward pass, compiled."""
-        return Launch(self.forward_view, self.device)
+        return Launch(self.forward_view, self.device, self.plan)
 
     @cached_property
     def backward_launch(self) -> Launch:
         """The gradient, compiled."""
-        return Launch(self.backward_view, self.device)
+        return Launch(self.backward_view, self.device, self.plan)
 
     @property
     def parts(self) -> frozenset[str]:

@@ -25,12 +25,13 @@ class Scan(Loop):
     """One kind of call, cut into segments of time."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
-    ) -> None:
+        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
+        plan: str = "",
+    ) -> None:  # fmt: skip
         # Both passes find the states that are kept at the same steps, so these divide the segments of both.
         block = min(forward.block, forward.segment, backward.segment)
         forward, backward = replace(forward, block=block), replace(backward, block=block)
-        super().__init__(programs, arguments, way, forward, backward, precision)
+        super().__init__(programs, arguments, way, forward, backward, precision, plan)
         found = summaries(programs.spec)
         assert isinstance(found, tuple), found  # the schedule refuses the others
         self.levels: tuple[Summary, ...] = found
@@ -53,13 +54,14 @@ class Scan(Loop):
     @cached_property
     def joined_forward(self) -> tuple[tuple[Launch, Launch], ...]:
         """`forward_views`, compiled."""
-        return tuple((Launch(s, self.device), Launch(j, self.device)) for s, j in self.forward_views)
+        made = [[Launch(view, self.device, self.plan) for view in views] for views in self.forward_views]
+        return tuple((summary, join) for summary, join in made)
 
     @cached_property
     def joined_backward(self) -> tuple[Launch, Launch]:
         """`backward_views`, compiled."""
         summary, join = self.backward_views
-        return Launch(summary, self.device), Launch(join, self.device)
+        return Launch(summary, self.device, self.plan), Launch(join, self.device, self.plan)
 
     def run_forward(self, given: Given, scalars: Mapping[str, float]) -> None:
         """Every segment from its entry."""

@@ -173,13 +173,15 @@ class TritonPass:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """The arguments as lines: one for pointers to an operand with its strides."""
+        """The arguments as lines: one for pointers to an operand with its strides, which are 64 bits wide."""
+        types = {"stride": ": tl.int64", "scalar": ": tl.float32"}
         lines: list[list[str]] = []
         for a in self.arguments:
+            text = a.name + types.get(a.kind, "")
             if a.kind == "pointer" or not lines or (lines[-1][0] != a.name[: len(lines[-1][0])]):
-                lines.append([a.name])
+                lines.append([text])
             else:
-                lines[-1].append(a.name)
+                lines[-1].append(text)
         return tuple(", ".join(line) + "," for line in lines)
 
     @property
