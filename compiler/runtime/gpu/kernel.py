@@ -145,8 +145,7 @@ class GpuKernel:
             gpu = self.machine.gpu
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
-            forward = chosen.step if one_step else chosen.forward
-            loop = Loop(self.programs, arguments, way, forward, chosen.backward, precision)
+            loop = Loop(self.programs, arguments, way, chosen, precision, one_step)
             self._loops.put(key, loop)
         return loop
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
+from rekern.runtime.gpu.choose import Chosen
 from rekern.runtime.gpu.launches import Counts, Launch
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.triton.backward import backward_pass
 from rekern.schedules.triton.forward import forward_pass
-from rekern.schedules.triton.passes import Sizes, TritonPass, Use, Variant
+from rekern.schedules.triton.passes import TritonPass, Use, Variant
 from rekern.spec import Operand
 from rekern.trace import Dim
 
@@ -41,11 +42,12 @@ class Loop:
     """One kind of call."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str
-    ) -> None:
+        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str,
+        one_step: bool = False,
+    ) -> None:  # fmt: skip
         self.programs, self.spec = programs, programs.spec
         self.arguments, self.way = arguments, way
-        self.sizes = forward, backward
+        self.chosen, self.one_step = chosen, one_step
         operands = self.spec.of_kind("input", "param")
         heads = {o.name: arguments.tensors[o.name].shape[2 if o.kind == "input" else 0] for o in operands}
         self.groups = {n: arguments.heads // count for n, count in heads.items()}
@@ -65,12 +67,18 @@ class Loop:
     @cached_property
     def forward_view(self) -> TritonPass:
         """The forward pass."""
-        return forward_pass(self.programs, self.sizes[0], self.variant, self.way.record)
+        return self.chosen.kernel(
+            "step" if self.one_step else "forward",
+            lambda sizes: forward_pass(self.programs, sizes, self.variant, self.way.record),
+        )
 
     @cached_property
     def backward_view(self) -> TritonPass:
         """The gradient. Blocks of steps are those of the forward pass."""
-        return backward_pass(self.programs, replace(self.sizes[1], block=self.sizes[0].block), self.variant)
+        block = self.forward_view.sizes.block
+        return self.chosen.kernel(
+            "backward", lambda sizes: backward_pass(self.programs, replace(sizes, block=block), self.variant)
+        )
 
     @cached_property
     def forward_launch(self) -> Launch:
@@ -95,7 +103,7 @@ class Loop:
 
     def blocks(self) -> int:
         """States that are kept for the gradient, of all sequences of one head."""
-        block = self.sizes[0].block
+        block = self.forward_view.sizes.block
         if self.way.packed:
             return self.arguments.time // block + len(self.arguments.sequences)
         return self.arguments.batch * -(-self.arguments.time // block)
@@ -178,7 +186,7 @@ class Loop:
         given |= {(use, n): t for n, t in zip(names, kept, strict=True)}
         if view.blocks:
             programs = self.backward_launch.programs(self.counts)
-            given["scratch", "steps_of_block"] = self.new((programs * self.sizes[0].block * view.slot,))
+            given["scratch", "steps_of_block"] = self.new((programs * view.sizes.block * view.slot,))
         for a in view.arguments:
             if a.use == "d_input" and a.kind == "pointer":
                 o = spec.operand(a.operand)
