@@ -84,6 +84,7 @@ class StepText:
         value_axes: The axes of that tensor.
         weights: Matrices that are multiplied with, and whether their second axis is summed over.
         functions: Names of functions that have to be defined.
+        axes: Of the tensors that lines define or read, by name.
     """
 
     lines: tuple[str, ...]
@@ -91,6 +92,7 @@ class StepText:
     value_axes: Mapping[Place, tuple[Index | str, ...]]
     weights: tuple[tuple[Place, bool], ...]
     functions: frozenset[str]
+    axes: Mapping[str, tuple[Index | str, ...]]
 
 
 class StepPrinter:
@@ -104,6 +106,7 @@ class StepPrinter:
         self.named: dict[Node, str] = {}
         self.lines: list[str] = []
         self.uses: Counter[Node] = Counter()
+        self.axes_of: dict[str, tuple[Index | str, ...]] = {}
         self.axes = cache(lambda node: held.order(node.free))
         self.rows = cache(held.of_sequence)
 
@@ -123,9 +126,12 @@ class StepPrinter:
                 name = self.names.fresh(base)
                 self.lines.append(f"{name} = {text}")
                 self.named[node] = name
+                self.axes_of[name] = self._tensor_axes(node)
         values = {a.target: self.text(root) for a, root in zip(assigns, roots, strict=True)}
         axes = {a.target: self._tensor_axes(root) for a, root in zip(assigns, roots, strict=True)}
-        return StepText(tuple(self.lines), values, axes, tuple(self.weights), frozenset(self.functions))
+        return StepText(
+            tuple(self.lines), values, axes, tuple(self.weights), frozenset(self.functions), self.axes_of
+        )
 
     def _deserves_a_name(self, node: Node) -> bool:
         if self.uses[node] > 1:
@@ -173,6 +179,7 @@ class StepPrinter:
         by_own = dict(zip(own, node.indices, strict=True))
         held = [by_own[i] for i in self.held.order(own)]
         wanted = self.axes(node)
+        self.axes_of[name] = self._tensor_axes(node)
         if held == [*wanted]:
             return name
         rows = [0] if self.rows(node) else []

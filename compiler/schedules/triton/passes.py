@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rekern.trace import Cell, Dim
@@ -114,6 +114,7 @@ class TritonPass:
         parts: Results that column tiles add up: copies are summed after the launch.
         added: Results that programs add up, each into a copy of its own.
         recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
+        shapes: Axes of the tensors of a step, by name.
     """
 
     name: PassName
@@ -130,6 +131,7 @@ class TritonPass:
     parts: frozenset[str] = frozenset()
     column_tiles: int = 1
     slot: int = 0
+    shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def entry(self) -> str:

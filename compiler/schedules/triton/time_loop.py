@@ -42,6 +42,7 @@ class TimeLoop:
         self.names = Names([*words, *FUNCTIONS])
         self.arrays = Arrays(self.held, sizes, variant, self.names, lane)
         self.functions: set[str] = set()
+        self.shapes: dict[str, tuple[str, ...]] = {}
         self.lines: dict[str, list[str]] = {}
         self.printer: StepPrinter | None = None
 
@@ -82,6 +83,7 @@ class TimeLoop:
         printer = StepPrinter(self.held, self.names)
         found = printer.print(assigns)
         self.functions |= found.functions
+        self.shapes |= {n: tuple(a if isinstance(a, str) else a.dim for a in axes) for n, axes in found.axes.items()}
         return found
 
     # -- what passes share
@@ -272,6 +274,7 @@ class TimeLoop:
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.programs.keep == "blocks",
             self.constants(), tuple(sorted(closure(self.functions))), (*self.arrays.arguments, *scalars, *counts),
             {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot,
+            self.shapes,
         )  # fmt: skip
 
 
