@@ -7,6 +7,7 @@ block of steps again into a scratch of its own, and walks it back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from rekern import ir
@@ -18,11 +19,17 @@ from rekern.printers.triton_names import Names
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton.arrays import Arrays, Axes, Pointer
+from rekern.schedules.triton.order import few_at_once, largest
 from rekern.schedules.triton.passes import Argument, Constant, PassName, Recorded, Sizes, TritonPass, Variant
 from rekern.spec import Operand
 from rekern.trace import Dim, cells_of
 
 PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a kernel may lack
+
+# Loads stand first in a step, so that they are under way together. With more numbers alive than so many a thread, of
+# the 255 registers that it has at most, they wait until they are needed: a late load costs less than a spill.
+LATE_LOADS = 80
+LANES = 32
 
 
 class TimeLoop:
@@ -249,7 +256,17 @@ class TimeLoop:
     def walk(self, prefix: str, step: str) -> list[str]:
         """The lines of a step, in order."""
         alive = [f"alive = exists & ({step} < lengths)"] if self.held.rows and self.variant.packed else []
-        return alive + [x for part in ("loads", "step", "stores", "update") for x in self.lines.get(prefix + part, [])]
+        loads = self.lines.get(prefix + "loads", [])
+        rest = [x for part in ("step", "stores", "update") for x in self.lines.get(prefix + part, [])]
+        sizes = self._sizes_of_tensors()
+        ordered = few_at_once(rest, sizes)
+        if largest(loads + ordered, sizes) > LATE_LOADS * self.sizes.warps * LANES:
+            return alive + few_at_once(loads + rest, sizes)
+        return alive + loads + ordered
+
+    def _sizes_of_tensors(self) -> dict[str, int]:
+        lengths = {**self.tile, ROWS: self.sizes.rows}
+        return {name: math.prod(lengths[axis] for axis in shape) for name, shape in self.shapes.items()}
 
     def finish(
         self, recorded: tuple[Recorded, ...] = (), parts: frozenset[str] = frozenset(), slot: int = 0
