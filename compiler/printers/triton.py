@@ -52,7 +52,11 @@ class Held:
         return self.rows and any(self.roles[n.operand] not in ("param", "scalar") for n in reads)
 
     def product(self, node: Node) -> tuple[Read, Node] | None:
-        """`sum_j W[o, j] x[j]` with a matrix parameter W and x of each sequence: W and x; None: it is none."""
+        """`sum_j W[o, j] x[j]` with a matrix parameter W and x of each sequence: W and x; None: it is none.
+
+        As a tensor, x is the same whatever its index is called, so it gets the name of an axis that occurs once: what
+        a product and a result both read is computed once.
+        """
         if not self.rows or not isinstance(node, Reduce) or node.operation != "sum":
             return None
         parts = ir.factors(node.body)
@@ -62,7 +66,7 @@ class Held:
         vector = ir.product(p for p in parts if p is not weights[0])
         if vector.free != {node.index} or not self.of_sequence(vector):
             return None
-        return weights[0], vector
+        return weights[0], ir.rename(vector, {node.index: Index(node.index.dim)})
 
     def children(self, node: Node) -> Sequence[Node]:
         """What a node is computed from: a product of matrices does not read its matrix as a tensor of the step."""
