@@ -91,21 +91,26 @@ def tile_elements(call: Call, rows: Expr, warp: Expr, stage: Expr, backward: boo
     units = work.power_of_two(work.weights(call).units)
     copies = Most(1, warp * COLUMNS_OF_AN_INSTRUCTION / units)
     addresses = When(AtMost(stage, 1), 0, 2 * of_block.loads * rows * units)
-    return alive + weight_bytes(call) // 4 * copies + addresses
+    return alive + parts_of_weight(call) * weight_bytes(call) // 4 * copies + addresses
 
 
 def shared_bytes(call: Call, rows: Expr, stage: Expr, backward: bool) -> Expr:
     """Shared memory of a block: through it matrices and vectors reach the operands of a product, and loads wait in it.
 
-    Products of float32 have each operand twice, its high and its low part. On AMD loads wait in registers, and one
-    matrix after the other takes the same place. As compiled for all architectures.
+    On AMD loads wait in registers, and one matrix after the other takes the same place. As compiled for all
+    architectures.
     """
     units = work.power_of_two(work.weights(call).units)
     if call.gpu.vendor == "amd":
         return sympy.Integer(weight_bytes(call) // work.weights(call).gates) + rows * units * 4
-    parts = 2 if call.dtype == "float32" else 1
+    parts = parts_of_weight(call)
     loads = held(call.spec, call.lengths, backward).loads
     return weight_bytes(call) * parts + rows * units * 4 * (parts + loads * (stage - 1))
+
+
+def parts_of_weight(call: Call) -> int:
+    """Products of float32 on NVIDIA's matrix units have each operand twice, its high and its low part."""
+    return 2 if call.dtype == "float32" and call.gpu.vendor == "nvidia" else 1
 
 
 def weight_bytes(call: Call) -> int:

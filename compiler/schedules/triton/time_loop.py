@@ -28,7 +28,7 @@ PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a ker
 
 # Loads stand first in a step, so that they are under way together. With more numbers alive than so many a thread, of
 # the 255 registers that it has at most, they wait until they are needed: a late load costs less than a spill.
-LATE_LOADS = 80
+LATE_LOADS = 48
 LANES = 32
 
 
