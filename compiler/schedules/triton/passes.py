@@ -115,6 +115,8 @@ class TritonPass:
         added: Results that programs add up, each into a copy of its own.
         recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
         shapes: Axes of the tensors of a step, by name.
+        crowded: Whether registers are so short that nothing is kept over steps which a step can find again. That is
+            where a block with matrices has no loads in flight: more stages were found not to fit.
     """
 
     name: PassName
@@ -132,6 +134,7 @@ class TritonPass:
     column_tiles: int = 1
     slot: int = 0
     shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    crowded: bool = False
 
     @property
     def entry(self) -> str:
@@ -148,6 +151,11 @@ class TritonPass:
             else:
                 lines[-1].append(a.name)
         return tuple(", ".join(line) + "," for line in lines)
+
+    @property
+    def hoisting(self) -> str:
+        """What the loop over steps says of values that are the same in all of them."""
+        return ", disable_licm=True" if self.crowded else ""
 
     @property
     def walk(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class TimeLoop:
         self.functions: set[str] = set()
         self.shapes: dict[str, tuple[str, ...]] = {}
         self.lines: dict[str, list[str]] = {}
-        self.printer: StepPrinter | None = None
+        self.crowded = programs.rows and sizes.stages == 1
 
     def _roles(self) -> dict[str, Role]:
         found: dict[str, Role] = {}
@@ -260,7 +260,7 @@ class TimeLoop:
         rest = [x for part in ("step", "stores", "update") for x in self.lines.get(prefix + part, [])]
         sizes = self._sizes_of_tensors()
         ordered = few_at_once(rest, sizes)
-        if largest(loads + ordered, sizes) > LATE_LOADS * self.sizes.warps * LANES:
+        if self.crowded or largest(loads + ordered, sizes) > LATE_LOADS * self.sizes.warps * LANES:
             return alive + few_at_once(loads + rest, sizes)
         return alive + loads + ordered
 
@@ -291,7 +291,7 @@ class TimeLoop:
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.programs.keep == "blocks",
             self.constants(), tuple(sorted(closure(self.functions))), (*self.arrays.arguments, *scalars, *counts),
             {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot,
-            self.shapes,
+            self.shapes, self.crowded,
         )  # fmt: skip
 
 
