@@ -28,7 +28,7 @@ from rekern import zoo
 from rekern.backends.triton import toolchain
 from rekern.cli.console import table
 from rekern.errors import BuildError, PlanError
-from rekern.gate.verdicts import Accepted, gpu_of
+from rekern.gate.verdicts import Accepted
 from rekern.hwmodels import load
 from rekern.runtime.gpu.fits import ask
 from rekern.runtime.gpu.launches import source_of

@@ -6,7 +6,6 @@ A tensor lives from the line that defines it to the last that reads it; states l
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,11 @@ from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import programs as programs_of
 from rekern.schedules.triton.backward import backward_pass
 from rekern.schedules.triton.forward import forward_pass
+from rekern.schedules.triton.order import ASSIGNED, WORD
 from rekern.schedules.triton.passes import Sizes, TritonPass, Variant
 from rekern.spec import Recurrence
 
 Shape = tuple[str, ...]
-WORD = re.compile(r"[A-Za-z_]\w*")
-ASSIGNED = re.compile(r"([A-Za-z_]\w*) \+?= ")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Held:
 
 @lru_cache(maxsize=256)
 def held(spec: Recurrence, lengths: tuple[tuple[str, int], ...], backward: bool) -> Held:
-    """Of the pass that records, or of the gradient. `lengths` do not matter for the count, but a text is made of them."""
+    """Of the pass that records, or of the gradient. `lengths` do not matter for the count; a text is made of them."""
     programs = programs_of(spec)
     lane = programs.lane
     columns = power_of_two(dict(lengths)[lane]) if lane else 0
@@ -56,7 +54,8 @@ def alive(view: TritonPass) -> list[Counter[Shape]]:
     outside = {n for part in ("params", "states") for n in _defined(view.lines[part])}
     found: list[Counter[Shape]] = []
     for body in (view.walk, view.again) if view.blocks else (view.walk,):
-        found += _alive_in(body, outside | (_defined(view.lines["block_states"]) if body is view.again else set()), view.shapes)
+        of_block = _defined(view.lines["block_states"]) if body is view.again else set()
+        found += _alive_in(body, outside | of_block, view.shapes)
     return found
 
 
@@ -65,7 +64,7 @@ def _defined(lines: Sequence[str]) -> set[str]:
 
 
 def _alive_in(body: Sequence[str], outside: set[str], shapes: Mapping[str, Shape]) -> list[Counter[Shape]]:
-    """After each line of a loop: what has been defined, here or outside, and is read later, here or in the next step."""
+    """After each line of a loop: what has been defined and is read later, in this step or the next one."""
     reads = [{w for w in WORD.findall(line.split(" = ", 1)[-1]) if w in shapes} for line in body]
     defined = [m[1] if (m := ASSIGNED.match(line)) and m[1] in shapes else None for line in body]
     # What lives on after the loop: states, and what was there before and is not defined again.
