@@ -54,7 +54,11 @@ class Held:
         return self.rows and any(self.roles[n.operand] not in ("param", "scalar") for n in reads)
 
     def product(self, node: Node) -> tuple[Read, Node] | None:
-        """`sum_j W[o, j] x[j]` with a matrix parameter W and x of each sequence: W and x; None: it is none."""
+        """`sum_j W[o, j] x[j]` with a matrix parameter W and x of each sequence: W and x; None: it is none.
+
+        As a tensor, x is the same whatever its index is called, so it gets the name of an axis that occurs once: what
+        a product and a result both read is computed once.
+        """
         if not self.rows or not isinstance(node, Reduce) or node.operation != "sum":
             return None
         parts = ir.factors(node.body)
@@ -64,7 +68,7 @@ class Held:
         vector = ir.product(p for p in parts if p is not weights[0])
         if vector.free != {node.index} or not self.of_sequence(vector):
             return None
-        return weights[0], vector
+        return weights[0], ir.rename(vector, {node.index: Index(node.index.dim)})
 
     def children(self, node: Node) -> Sequence[Node]:
         """What a node is computed from: a product of matrices does not read its matrix as a tensor of the step."""
@@ -86,6 +90,7 @@ class StepText:
         value_axes: The axes of that tensor.
         weights: Matrices that are multiplied with, and whether their second axis is summed over.
         functions: Names of functions that have to be defined.
+        axes: Of the tensors that lines define or read, by name.
     """
 
     lines: tuple[str, ...]
@@ -93,6 +98,7 @@ class StepText:
     value_axes: Mapping[Place, tuple[Index | str, ...]]
     weights: tuple[tuple[Place, bool], ...]
     functions: frozenset[str]
+    axes: Mapping[str, tuple[Index | str, ...]]
 
 
 class StepPrinter:
@@ -106,6 +112,7 @@ class StepPrinter:
         self.named: dict[Node, str] = {}
         self.lines: list[str] = []
         self.uses: Counter[Node] = Counter()
+        self.axes_of: dict[str, tuple[Index | str, ...]] = {}
         self.axes = cache(lambda node: held.order(node.free))
         self.rows = cache(held.of_sequence)
 
@@ -125,9 +132,12 @@ class StepPrinter:
                 name = self.names.fresh(base)
                 self.lines.append(f"{name} = {text}")
                 self.named[node] = name
+                self.axes_of[name] = self._tensor_axes(node)
         values = {a.target: self.text(root) for a, root in zip(assigns, roots, strict=True)}
         axes = {a.target: self._tensor_axes(root) for a, root in zip(assigns, roots, strict=True)}
-        return StepText(tuple(self.lines), values, axes, tuple(self.weights), frozenset(self.functions))
+        return StepText(
+            tuple(self.lines), values, axes, tuple(self.weights), frozenset(self.functions), self.axes_of
+        )
 
     def _deserves_a_name(self, node: Node) -> bool:
         if self.uses[node] > 1:
@@ -175,6 +185,7 @@ class StepPrinter:
         by_own = dict(zip(own, node.indices, strict=True))
         held = [by_own[i] for i in self.held.order(own)]
         wanted = self.axes(node)
+        self.axes_of[name] = self._tensor_axes(node)
         if held == [*wanted]:
             return name
         rows = [0] if self.rows(node) else []

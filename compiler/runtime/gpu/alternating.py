@@ -18,6 +18,7 @@ from rekern.backends.triton_launch import interpreted
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.gpu.base import NAMES, Given, GpuLoop, Way, cell_of
+from rekern.runtime.gpu.choose import Chosen
 from rekern.runtime.gpu.graphs import CudaRecorder, Graphs
 from rekern.runtime.gpu.launches import Launch
 from rekern.schedules.programs import Programs
@@ -34,11 +35,10 @@ class AlternatingLoop(GpuLoop):
     """One kind of call of the schedule `alternating`."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
-        plan: str = "",
+        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str, plan: str = "",
+        one_step: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(programs, arguments, way, precision, plan)
-        self.sizes = forward, backward
+        super().__init__(programs, arguments, way, chosen, precision, plan, one_step)
         self.recorder = None if interpreted() else CudaRecorder(self.device)
         self.graphs = Graphs(self.recorder), Graphs(self.recorder)
         self._launches: dict[int, Launch] = {}
@@ -48,12 +48,12 @@ class AlternatingLoop(GpuLoop):
     @cached_property
     def forward_pass(self) -> AlternatingPass:
         """Products and kernels of the forward pass."""
-        return self._pass("recording" if self.way.record else "forward", self.sizes[0])
+        return self._pass("recording" if self.way.record else "forward", self.chosen.forward)
 
     @cached_property
     def backward_pass(self) -> AlternatingPass:
         """Products and kernels of the gradient."""
-        return self._pass("backward", self.sizes[1])
+        return self._pass("backward", self.chosen.backward)
 
     def _pass(self, name: PassName, sizes: Sizes) -> AlternatingPass:
         return alternating_pass(self.programs, name, sizes, self.variant, self._kind)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
+from rekern.runtime.gpu.choose import Chosen
 from rekern.runtime.gpu.launches import Counts
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.triton.passes import Use, Variant
@@ -38,10 +39,11 @@ class GpuLoop(ABC):
     """One kind of call of one schedule."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, precision: str, plan: str = ""
-    ) -> None:
+        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str, plan: str = "",
+        one_step: bool = False,
+    ) -> None:  # fmt: skip
         """`plan`: the machine and the schedule, for messages."""
-        self.plan = plan
+        self.chosen, self.plan, self.one_step = chosen, plan, one_step
         self.programs, self.spec = programs, programs.spec
         self.arguments, self.way = arguments, way
         operands = self.spec.of_kind("input", "param")

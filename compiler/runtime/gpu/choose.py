@@ -1,34 +1,71 @@
-"""Sizes of the kernels of a call, from the solver.
+"""Sizes of the kernels of a call, from the solver, and the first of them that the compiler accepts.
 
 In: a machine, `Programs`, the shape of a call. Out: a `Chosen`: the schedule, and `Sizes` for each pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
+from rekern.backends.triton_launch import interpreted
 from rekern.errors import PlanError
 from rekern.hwmodels import Machine
+from rekern.runtime.gpu.fits import Option, first_that_fits
 from rekern.schedules.gpu.call import Call, Dtype
-from rekern.schedules.gpu.ranking import Choice, rank
+from rekern.schedules.gpu.ranking import SCHEDULES, Choice, alternatives, rank
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton import alternating
-from rekern.schedules.triton.passes import Sizes
+from rekern.schedules.triton.passes import Sizes, TritonPass
 
-RENDERED = ("time_loop", "one_block", "alternating", "scan")  # schedules that there are kernels for
+TIME_LOOPS = ("time_loop", "one_block")  # schedules whose kernels are those of a time loop
+RENDERED = (*TIME_LOOPS, "alternating", "scan")  # schedules that there are kernels for
+MOST_OPTIONS = 256  # all sizes of a launch: columns or rows, warps, stages
+LaunchName = Literal["forward", "backward", "step"]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The cheapest schedule that there are kernels for, and its sizes by pass."""
+    """The cheapest schedule that there are kernels for, and its sizes by pass, before the compiler is asked."""
 
+    call: Call
+    programs: Programs
     choice: Choice
     forward: Sizes
     backward: Sizes
     step: Sizes
+
+    def kernel(self, name: LaunchName, make: Callable[[Sizes], TritonPass]) -> TritonPass:
+        """The kernel of a launch with the best sizes that fit the machine. The interpreter has no limits.
+
+        Args:
+            make: The kernel with given sizes.
+
+        Raises:
+            PlanError: none fit; the text has what was tried.
+            BuildError: Triton is missing, or the kernel does not compile.
+        """
+        if interpreted():
+            return make(getattr(self, name))
+        launch = _launch(self.programs, name)
+        needs = {x.name: x.needs for x in SCHEDULES[self.choice.schedule].design(self.call).launches}
+        advice = needs.get(launch) or next(iter(needs.values()))
+        return first_that_fits(f"{name} of {self.call}", self._options(launch), make, self.call.machine, advice)
+
+    def _options(self, launch: LaunchName) -> list[Option]:
+        """Sizes of a launch, best first, where what it shares with the others stays as chosen."""
+        found = alternatives(self.call, self.choice, launch, MOST_OPTIONS)
+        options: dict[Sizes, Option] = {}
+        for s in found:
+            # The values of the other launches are not part of the problem of one.
+            values = {**self.choice.solution.values, **s.values}
+            sizes = _sizes(self.programs, self.call.lengths, values, launch, self.call.gpu.warp_threads)
+            shared = s.figures.get(f"{launch}: shared bytes", sizes.stages)
+            options.setdefault(sizes, Option(sizes, s.figures[f"{launch}: registers"], shared))
+        return list(options.values())
 
 
 @lru_cache(maxsize=256)
@@ -64,16 +101,18 @@ def choose(
         raise PlanError(f"no kernel for {call}\n{told}")
     if found[0].schedule == "alternating":  # its products are the library's, and have no sizes of ours
         pointwise = alternating.sizes_of(lengths)
-        return Chosen(found[0], pointwise, pointwise, pointwise)
+        return Chosen(call, programs, found[0], pointwise, pointwise, pointwise)
     values = found[0].solution.values
 
-    gpu = machine.gpu
-    assert gpu is not None  # or the call had been refused
+    def sizes(name: LaunchName) -> Sizes:
+        return _sizes(programs, lengths, values, _launch(programs, name), call.gpu.warp_threads)
 
-    def sizes(name: str) -> Sizes:
-        return _sizes(programs, lengths, values, name, gpu.warp_threads)
+    return Chosen(call, programs, found[0], sizes("forward"), sizes("backward"), sizes("step"))
 
-    return Chosen(found[0], sizes("forward"), sizes("backward"), sizes("step"))
+
+def _launch(programs: Programs, name: LaunchName) -> LaunchName:
+    """The launch whose sizes a kernel has: one step of a dense cell is a loop of one step, with the forward kernel."""
+    return "forward" if name == "step" and programs.rows else name
 
 
 def _sizes(

@@ -223,12 +223,11 @@ class GpuKernel:
             gpu = self.machine.gpu
             assert gpu is not None
             precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
-            forward = chosen.step if one_step else chosen.forward
             kind = LOOPS[chosen.choice.schedule]
             if one_step and kind is Scan:  # one step is a time loop
                 kind = Loop
             plan = f"{chosen.choice.schedule} for {self.machine.name}"
-            loop = kind(self.programs, arguments, way, forward, chosen.backward, precision, plan)
+            loop = kind(self.programs, arguments, way, chosen, precision, plan, one_step)
             self._loops.put(key, loop)
         return loop
 

@@ -13,13 +13,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rekern.runtime.arguments import Arguments
-from rekern.runtime.gpu.base import Given, GpuLoop, Way
+from rekern.runtime.gpu.base import Given, GpuLoop
 from rekern.runtime.gpu.launches import Launch
-from rekern.schedules.programs import Programs
 from rekern.schedules.triton.backward import backward_pass
 from rekern.schedules.triton.forward import forward_pass
-from rekern.schedules.triton.passes import Sizes, TritonPass, Use
+from rekern.schedules.triton.passes import TritonPass, Use
 from rekern.spec import Operand
 from rekern.trace import Dim
 
@@ -27,24 +25,23 @@ from rekern.trace import Dim
 class Loop(GpuLoop):
     """One kind of call of the time loop."""
 
-    def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
-        plan: str = "",
-    ) -> None:  # fmt: skip
-        super().__init__(programs, arguments, way, precision, plan)
-        self.sizes = forward, backward
-
     # -- kernels
 
     @cached_property
     def forward_view(self) -> TritonPass:
         """The forward pass."""
-        return forward_pass(self.programs, self.sizes[0], self.variant, self.way.record)
+        return self.chosen.kernel(
+            "step" if self.one_step else "forward",
+            lambda sizes: forward_pass(self.programs, sizes, self.variant, self.way.record),
+        )
 
     @cached_property
     def backward_view(self) -> TritonPass:
         """The gradient. Blocks of steps are those of the forward pass."""
-        return backward_pass(self.programs, replace(self.sizes[1], block=self.sizes[0].block), self.variant)
+        block = self.forward_view.sizes.block
+        return self.chosen.kernel(
+            "backward", lambda sizes: backward_pass(self.programs, replace(sizes, block=block), self.variant)
+        )
 
     @cached_property
     def forward_launch(self) -> Launch:
@@ -64,7 +61,7 @@ class Loop(GpuLoop):
 
     def blocks(self) -> int:
         """States that are kept for the gradient, of all sequences of one head."""
-        block = self.sizes[0].block
+        block = self.forward_view.sizes.block
         if self.way.packed:
             return self.arguments.time // block + len(self.arguments.sequences)
         return self.arguments.batch * -(-self.arguments.time // block)
@@ -116,7 +113,7 @@ class Loop(GpuLoop):
         given |= {(use, n): t for n, t in zip(names, kept, strict=True)}
         if view.blocks:
             programs = self.backward_launch.programs(self.counts)
-            given["scratch", "steps_of_block"] = self.new((programs * self.sizes[0].block * view.slot,))
+            given["scratch", "steps_of_block"] = self.new((programs * view.sizes.block * view.slot,))
         for a in view.arguments:
             if a.use == "d_input" and a.kind == "pointer":
                 o = spec.operand(a.operand)

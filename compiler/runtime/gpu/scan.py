@@ -12,11 +12,14 @@ from functools import cached_property
 
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.gpu.base import Given, Way
+from rekern.runtime.gpu.choose import Chosen
 from rekern.runtime.gpu.launches import Launch
 from rekern.runtime.gpu.loop import Loop
 from rekern.schedules.programs import Programs
 from rekern.schedules.scan import Summary, summaries
-from rekern.schedules.triton.passes import Sizes, TritonPass
+from rekern.schedules.triton.backward import backward_pass
+from rekern.schedules.triton.forward import forward_pass
+from rekern.schedules.triton.passes import TritonPass
 from rekern.schedules.triton.scan import backward_join_pass, backward_summary_pass, join_pass, summary_pass
 from rekern.schedules.triton.segments import segment_rows
 
@@ -25,16 +28,26 @@ class Scan(Loop):
     """One kind of call, cut into segments of time."""
 
     def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, forward: Sizes, backward: Sizes, precision: str,
-        plan: str = "",
+        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str, plan: str = "",
+        one_step: bool = False,
     ) -> None:  # fmt: skip
+        super().__init__(programs, arguments, way, chosen, precision, plan, one_step)
         # Both passes find the states that are kept at the same steps, so these divide the segments of both.
-        block = min(forward.block, forward.segment, backward.segment)
-        forward, backward = replace(forward, block=block), replace(backward, block=block)
-        super().__init__(programs, arguments, way, forward, backward, precision, plan)
+        block = min(chosen.forward.block, chosen.forward.segment, chosen.backward.segment)
+        self.sizes = replace(chosen.forward, block=block), replace(chosen.backward, block=block)
         found = summaries(programs.spec)
         assert isinstance(found, tuple), found  # the schedule refuses the others
         self.levels: tuple[Summary, ...] = found
+
+    @cached_property
+    def forward_view(self) -> TritonPass:
+        """Segments from their true entries. Their kernels are small: sizes are as the solver has them."""
+        return forward_pass(self.programs, self.sizes[0], self.variant, self.way.record)
+
+    @cached_property
+    def backward_view(self) -> TritonPass:
+        """Segments from their true exits, backwards."""
+        return backward_pass(self.programs, self.sizes[1], self.variant)
 
     @cached_property
     def forward_views(self) -> tuple[tuple[TritonPass, TritonPass], ...]:

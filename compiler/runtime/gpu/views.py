@@ -12,7 +12,7 @@ from typing import get_args
 
 from rekern.errors import PlanError
 from rekern.hwmodels import Machine
-from rekern.runtime.gpu.choose import Chosen, choose
+from rekern.runtime.gpu.choose import TIME_LOOPS, Chosen, choose
 from rekern.schedules.gpu.call import DTYPES, Dtype
 from rekern.schedules.gpu.usual import OTHER, usual_sizes
 from rekern.schedules.programs import Programs, programs
@@ -21,7 +21,6 @@ from rekern.schedules.triton.forward import forward_pass
 from rekern.schedules.triton.passes import Sizes, TritonPass, Variant
 from rekern.spec import Recurrence
 
-TIME_LOOPS = ("time_loop", "one_block")  # schedules whose kernels are those of a time loop
 SPELLED: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 

@@ -66,6 +66,7 @@ class Launch:
         group: Blocks that exchange data within the launch, so that all must run at once.
         in_graph: Launched from a graph, one after the other.
         dtype: Of the operands of the matrix products.
+        register_share: Of what a thread can name, what `tile_elements` and `sum_elements` may take.
         needs: Advice when nothing fits.
     """
 
@@ -90,6 +91,7 @@ class Launch:
     group: Formula = 1
     times: Formula = 1
     in_graph: bool = False
+    register_share: float = TILE_SHARE_OF_REGISTERS
     needs: str = ""
 
 
@@ -170,7 +172,7 @@ def _shared_occupancy(shared_bytes: Formula, reserved: int, gpu: Gpu) -> list[Ex
 def _limits(launch: Launch, gpu: Gpu, threads: Expr, registers: Expr) -> tuple[Limit, ...]:
     """What a block of the launch may not exceed."""
     tiles = registers - REGISTERS_BESIDE_TILES
-    most = gpu.registers_per_thread * TILE_SHARE_OF_REGISTERS
+    most = gpu.registers_per_thread * launch.register_share
     spills = "the rest holds operands and addresses; beyond, kernels were seen to spill"
     rows: list[tuple[str, Formula, float | None, str, str]] = [
         ("tiles in registers", tiles, most, "registers a thread", spills),

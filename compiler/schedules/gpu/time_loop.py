@@ -7,6 +7,7 @@ every few steps, repeats the steps of one block of time into a scratch, and walk
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import sympy
@@ -17,15 +18,16 @@ from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
 from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
+from rekern.schedules.programs import programs
+from rekern.schedules.triton.live import held
 from rekern.solver import Variable
-from rekern.solver.formulas import AtMost, Most, When
+from rekern.solver.formulas import AtMost, Least, Most, When
 
 # Dependent instructions of a step without a sum: decay, multiply-add, and their share of the loop, each some
 # four cycles apart (FMA latency of Volta to Hopper: arXiv:1804.06826, arXiv:2402.13499).
 CHAIN_CYCLES = 32
 SECTOR_BYTES = 32  # of a cache line, moved as a whole (CUDA C++ Best Practices Guide, "Coalesced Access")
-FORWARD_TILES = 2  # the state and one value of its shape
-BACKWARD_TILES = 3  # the state, its cotangent and one value of their shape
+VECTOR = 4  # neighbouring columns of a thread: a tensor without the lane is held once for each so many
 NEEDS = "a smaller K, or the schedule chunkwise, which tiles both axes of the state"
 
 
@@ -46,41 +48,39 @@ def forward(call: Call) -> Design:
     """Every operand is read once; those without the lane once more for each tile, from L2."""
     columns, warp, stage = _variables(call, "forward")
     block = block_of_time(call)
-    state = work.state(call)
-    launch = _launch(
-        call, "forward", work.forward(call), columns.symbol, warp.symbol, stage.symbol,
-        call.time, FORWARD_TILES,
-    )  # fmt: skip
+    state, todo = kept(call), work.forward_along(call, lane(call))
+    launch = _launch(call, "forward", todo, columns.symbol, warp.symbol, stage.symbol, call.time)
     if not call.gradient:
         return Design((columns, warp, stage), (launch,))
-    kept = call.rows * state.bytes * tiles(call.time, block.symbol)
-    return Design((block, columns, warp, stage), (_moving(launch, kept),))
+    left = call.rows * state.bytes * tiles(call.time, block.symbol)
+    return Design((block, columns, warp, stage), (_moving(launch, left),))
 
 
 def backward(call: Call) -> Design:
     """Each block of time forward again, into a scratch, and then back."""
     columns, warp, stage = _variables(call, "backward")
     block = block_of_time(call)
-    state, gpu = work.state(call), call.gpu
-    there, back = work.forward(call), work.backward(call)
+    state, gpu = kept(call), call.gpu
+    there, back = work.forward_along(call, lane(call)), work.backward_along(call, lane(call))
     both = work.Work(
         there.flops + back.flops, 0, there.special + back.special,
         there.shared_elements + back.shared_elements, there.lane_elements + back.lane_elements,
     )  # fmt: skip
-    launch = _launch(call, "backward", both, columns.symbol, warp.symbol, stage.symbol, 2 * call.time, BACKWARD_TILES)
-    kept = call.rows * state.bytes * tiles(call.time, block.symbol)
+    launch = _launch(call, "backward", both, columns.symbol, warp.symbol, stage.symbol, 2 * call.time)
+    left = call.rows * state.bytes * tiles(call.time, block.symbol)
     scratch = 2 * call.rows * state.bytes * call.time
     resident = AtMost(call.rows * state.bytes * block.symbol, gpu.l2_bytes)
     spilled = When(resident, 0, scratch)
-    launch = _moving(launch, kept + spilled, kept + scratch)
+    launch = _moving(launch, left + spilled, left + scratch)
     return Design((block, columns, warp, stage), (launch,))
 
 
 def step(call: Call) -> Design:
     """One token: the state is read, updated and written."""
     columns, warp, _ = _variables(call, "step")
-    launch = _launch(call, "step", work.forward(call), columns.symbol, warp.symbol, sympy.Integer(1), 1, FORWARD_TILES)
-    moved = 2 * call.rows * work.state(call).bytes
+    todo = work.forward_along(call, lane(call))
+    launch = _launch(call, "step", todo, columns.symbol, warp.symbol, sympy.Integer(1), 1)
+    moved = 2 * call.rows * kept(call).bytes
     return Design((columns, warp), (_moving(launch, moved),))
 
 
@@ -88,6 +88,32 @@ def block_of_time(call: Call) -> Variable:
     """Steps between two states that are left for the gradient."""
     most = min(256, work.power_of_two(call.time))
     return Variable("block of time", 1, most, powers_of_two=True)
+
+
+def lane(call: Call) -> str | None:
+    """The axis that blocks share out: that of the kernels, along which outputs are independent too."""
+    return programs(call.spec).lane
+
+
+def kept(call: Call) -> work.State:
+    """The states of one head, by columns of the lane."""
+    return work.state_along(call, lane(call))
+
+
+def tile_elements(call: Call, columns: Expr, backward: bool) -> Expr:
+    """Numbers that a block holds at once where that is most: counted in the text of the kernel."""
+    lengths, along = dict(call.lengths), lane(call)
+    copies = columns / Least(columns, VECTOR) if along else sympy.Integer(1)
+
+    def size(shape: tuple[str, ...]) -> Expr:
+        rest = math.prod(work.power_of_two(lengths[a]) for a in shape if a != along)
+        # A vector of the lane beside tiles is a few numbers a thread, whatever its length.
+        if along in shape:
+            return sympy.Integer(rest) * columns
+        return sympy.Integer(rest) * copies if shape else sympy.Integer(0)
+
+    most = held(call.spec, call.lengths, backward).most
+    return Most(*(sympy.Add(*(n * size(shape) for shape, n in count.items())) for count in most))
 
 
 def exchange_seconds(gpu: Gpu, warp: Expr) -> Expr:
@@ -98,14 +124,14 @@ def exchange_seconds(gpu: Gpu, warp: Expr) -> Expr:
 
 
 def _variables(call: Call, name: str) -> tuple[Variable, Variable, Variable]:
-    columns = tile(f"{name} columns", work.state(call).columns, least=1, most=1024)
+    columns = tile(f"{name} columns", kept(call).columns, least=1, most=1024)
     return columns, warps(f"{name} warps", call.gpu), stages(f"{name} stages", call.gpu)
 
 
 def _launch(
-    call: Call, name: str, todo: work.Work, columns: Expr, warp: Expr, stage: Expr, steps: int, copies: int
+    call: Call, name: str, todo: work.Work, columns: Expr, warp: Expr, stage: Expr, steps: int
 ) -> Launch:
-    gpu, state = call.gpu, work.state(call)
+    gpu, state = call.gpu, kept(call)
     blocks = call.rows * tiles(state.columns, columns)
     tokens = call.rows * call.time if steps > 1 else call.rows
     rows = state.padded_column_rows * columns + state.padded_whole_rows
@@ -121,7 +147,7 @@ def _launch(
         steps,
         warp,
         call.dtype,
-        tile_elements=copies * rows,
+        tile_elements=tile_elements(call, columns, name == "backward"),
         dram_bytes=sympy.Integer(lane + shared),
         l2_bytes=lane * sectors + shared * tiles(state.columns, columns),
         flops=tokens * todo.flops * padded,

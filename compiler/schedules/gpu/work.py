@@ -93,10 +93,14 @@ def power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-@lru_cache(maxsize=256)
 def state(call: Call) -> State:
-    """The states of one head, and the lane that a time loop cuts them along."""
-    lane = _lane(call)
+    """The states of one head, and the lane that its columns are cut along."""
+    return state_along(call, _lane(call))
+
+
+@lru_cache(maxsize=256)
+def state_along(call: Call, lane: str | None) -> State:
+    """The states of one head, cut along `lane`."""
     lengths = dict(call.lengths)
 
     def rows(o: Operand, padded: bool) -> int:
@@ -136,28 +140,38 @@ def weights(call: Call) -> Weights:
     return Weights(max(1, -(-size // units**2)), units, max((k.depth for k in kinds), default=0))
 
 
-@lru_cache(maxsize=256)
 def forward(call: Call) -> Work:
     """A step forward."""
+    return forward_along(call, _lane(call))
+
+
+@lru_cache(maxsize=256)
+def forward_along(call: Call, lane: str | None) -> Work:
+    """A step forward, cut along `lane`."""
     nodes = distinct(call.spec.step.roots())
     outputs = [dims for dims in call.spec.step.output_dims.values()]
     inputs = [o.dims for o in call.spec.of_kind("input")]
-    return _work(call, nodes, [*inputs, *outputs])
+    return _work(call, nodes, [*inputs, *outputs], lane)
+
+
+def backward(call: Call) -> Work:
+    """A step backward, without the step forward that it may have to repeat and without products over time."""
+    return backward_along(call, _lane(call))
 
 
 @lru_cache(maxsize=256)
-def backward(call: Call) -> Work:
-    """A step backward, without the step forward that it may have to repeat and without products over time."""
+def backward_along(call: Call, lane: str | None) -> Work:
+    """A step backward, cut along `lane`."""
     back = gradient(call.spec)
     cells = [c for group in (back.states, back.inputs) for c in group.values()]
     nodes = distinct(n for c in cells for n in c.values())
     inputs = [o.dims for o in call.spec.of_kind("input")]
     outputs = list(call.spec.step.output_dims.values())
-    return _work(call, nodes, [*inputs, *inputs, *outputs])
+    return _work(call, nodes, [*inputs, *inputs, *outputs], lane)
 
 
-def _work(call: Call, nodes: list[Node], moved: list[tuple[int | str, ...]]) -> Work:
-    lengths, lane = dict(call.lengths), _lane(call)
+def _work(call: Call, nodes: list[Node], moved: list[tuple[int | str, ...]], lane: str | None) -> Work:
+    lengths = dict(call.lengths)
     products = [n for n in nodes if isinstance(n, Reduce) and _is_product(n, call)]
     product_flops = sum(2 * _points(n.free | {n.index}, call) for n in products)
     found: Tally = tally(nodes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rekern.trace import Cell, Dim
@@ -120,6 +120,9 @@ class TritonPass:
         parts: Results that column tiles add up: copies are summed after the launch.
         part: Of a step, that the kernel makes; "whole": of all steps, all that there is.
         recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
+        shapes: Axes of the tensors of a step, by name.
+        crowded: Whether registers are so short that nothing is kept over steps which a step can find again. That is
+            where a block with matrices has no loads in flight: more stages were found not to fit.
     """
 
     name: PassName
@@ -137,6 +140,8 @@ class TritonPass:
     column_tiles: int = 1
     slot: int = 0
     part: PartName = "whole"
+    shapes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    crowded: bool = False
 
     @property
     def joins(self) -> bool:
@@ -183,6 +188,11 @@ class TritonPass:
             else:
                 lines[-1].append(text)
         return tuple(", ".join(line) + "," for line in lines)
+
+    @property
+    def hoisting(self) -> str:
+        """What the loop over steps says of values that are the same in all of them."""
+        return ", disable_licm=True" if self.crowded else ""
 
     @property
     def walk(self) -> tuple[str, ...]:

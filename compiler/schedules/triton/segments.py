@@ -26,7 +26,7 @@ def segment_rows(sequences: int, time: int, segment: int, packed: bool) -> int:
 
 
 def read_later(lines: Sequence[str], others: Sequence[str]) -> list[str]:
-    """`lines` without plain assignments to names that no later line reads: a summary writes no rows of steps.
+    """`lines` without plain assignments to names that no later line reads, nor a template.
 
     >>> read_later(["a = 1", "b = a", "c = a"], ["x = b"])
     ['a = 1', 'b = a']

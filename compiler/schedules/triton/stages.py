@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rekern import ir
-from rekern.ir import Apply, Index, Node, Read
+from rekern.ir import Apply, Index, Node, Read, Reduce
 from rekern.loops.program import NEXT, TEMPORARY, Assign, Place
 from rekern.printers.triton import Held
 from rekern.rewrite import rebuild
@@ -159,11 +159,10 @@ class _Finder:
         cells: set[Hashable] = set()
         for term in self._terms(node, uses, True):
             product = self.held.product(term)
-            if product is None or uses[term] > 1:
+            if product is None or not isinstance(term, Reduce) or uses[term] > 1:
                 continue
-            weight, vector = product
-            (axis,) = vector.free
-            key = weight.operand, weight.indices[1] == axis, tuple(term.free), axis.dim
+            weight, _ = product
+            key = weight.operand, weight.indices[1] == term.index, tuple(term.free), term.index.dim
             if (key, weight.component) not in cells:  # two products with one cell are two rows
                 cells.add((key, weight.component))
                 found[term] = key
@@ -186,11 +185,11 @@ class _Finder:
     def _product(self, nodes: list[Node], out: Index) -> str:
         weights: list[Weight] = []
         vectors: list[Node] = []
-        found = [p for node in nodes if (p := self.held.product(node)) is not None]
-        for weight, vector in sorted(found, key=lambda p: p[0].component):
-            (axis,) = vector.free
+        sums = [n for n in nodes if isinstance(n, Reduce)]
+        found = [(*p, n.index) for n in sums if (p := self.held.product(n)) is not None]
+        for weight, vector, axis in sorted(found, key=lambda p: p[0].component):
             weights.append(((weight.operand, weight.component), weight.indices[1] == axis))
-            vectors.append(ir.rename(vector, {axis: Index(axis.dim)}))
+            vectors.append(vector)
         vectors = self.converted(vectors)
         reads = [n.operand for n in ir.walk(vectors) if isinstance(n, Read)]
         depth = 1 + max((self.products[n].depth for n in reads if n in self.products), default=0)

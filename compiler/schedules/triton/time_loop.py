@@ -7,6 +7,7 @@ block of steps again into a scratch of its own, and walks it back.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -19,6 +20,8 @@ from rekern.printers.triton_names import Names
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
 from rekern.schedules.triton.arrays import Arrays, Axes, Pointer
+from rekern.schedules.triton.functions import FUNCTIONS, closure
+from rekern.schedules.triton.order import few_at_once, largest
 from rekern.schedules.triton.passes import Argument, Constant, PartName, PassName, Recorded, Sizes, TritonPass, Variant
 from rekern.schedules.triton.segments import place_of_segment, place_of_sequence, read_later
 from rekern.spec import Operand
@@ -26,6 +29,11 @@ from rekern.trace import Dim, cells_of
 
 NOTHING: Mapping[str, tuple[Dim, ...]] = {}
 PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a kernel may lack
+
+# Loads stand first in a step, so that they are under way together. With more numbers alive than so many a thread, of
+# the 255 registers that it has at most, they wait until they are needed: a late load costs less than a spill.
+LATE_LOADS = 48
+LANES = 32
 
 
 class TimeLoop:
@@ -64,8 +72,9 @@ class TimeLoop:
         self.names = Names([*words, *FUNCTIONS])
         self.arrays = Arrays(self.held, sizes, variant, self.names, lane)
         self.functions: set[str] = set()
+        self.shapes: dict[str, tuple[str, ...]] = {}
         self.lines: dict[str, list[str]] = {}
-        self.printer: StepPrinter | None = None
+        self.crowded = programs.rows and sizes.stages == 1
 
     def _roles(self) -> dict[str, Role]:
         found: dict[str, Role] = dict.fromkeys(self.products, "row")
@@ -104,6 +113,7 @@ class TimeLoop:
         printer = StepPrinter(self.held, self.names)
         found = printer.print(assigns)
         self.functions |= found.functions
+        self.shapes |= {n: tuple(a if isinstance(a, str) else a.dim for a in axes) for n, axes in found.axes.items()}
         return found
 
     # -- what passes share
@@ -298,7 +308,17 @@ class TimeLoop:
     def walk(self, prefix: str, step: str) -> list[str]:
         """The lines of a step, in order."""
         alive = [f"alive = exists & ({step} < lengths)"] if self.held.rows and self.variant.packed else []
-        return alive + [x for part in ("loads", "step", "stores", "update") for x in self.lines.get(prefix + part, [])]
+        loads = self.lines.get(prefix + "loads", [])
+        rest = [x for part in ("step", "stores", "update") for x in self.lines.get(prefix + part, [])]
+        sizes = self._sizes_of_tensors()
+        ordered = few_at_once(rest, sizes)
+        if self.crowded or largest(loads + ordered, sizes) > LATE_LOADS * self.sizes.warps * LANES:
+            return alive + few_at_once(loads + rest, sizes)
+        return alive + loads + ordered
+
+    def _sizes_of_tensors(self) -> dict[str, int]:
+        lengths = {**self.tile, ROWS: self.sizes.rows}
+        return {name: math.prod(lengths[axis] for axis in shape) for name, shape in self.shapes.items()}
 
     def call_arguments(self) -> list[Argument]:
         """Arguments that are not operands: numbers of the call, boundaries of sequences, restarts."""
@@ -323,41 +343,13 @@ class TimeLoop:
             **{part: [] for part in PARTS}, "begin": self.arrays.begin, **self.lines,
             "walk": self.walk("", back_step), "again": self.walk("again_", back_step),
         }  # fmt: skip
-        place = self.place()
-        if self.sizes.segment:
-            place = read_later(place, [line for part in lines.values() for line in part])
-        if self.part_name != "whole":
-            body = [x for part in ("begin", "this_step", "next_step", "last") for x in lines.get(part, [])]
-            place = used(place, body)
-        lines["place"] = place
+        lines["place"] = read_later(self.place(), [line for part in lines.values() for line in part])
         return TritonPass(
             self.name, self.spec.name, self.sizes, self.variant, self.held.rows, self.blocks,
             self.constants(), tuple(sorted(closure(self.functions))), arguments,
             {n: tuple(found) for n, found in lines.items()}, recorded, parts, self.column_tiles, slot, self.part_name,
+            self.shapes, self.crowded,
         )  # fmt: skip
-
-
-# The functions of the language that Triton does not have, with those that they call.
-FUNCTIONS: Mapping[str, tuple[str, ...]] = {
-    "sigmoid": (), "tanh": (), "log_sigmoid": ("log1p",), "softplus": ("log1p",), "silu": (), "gelu": (),
-    "relu": (), "square": (), "sign": (), "expm1": (), "log1p": (), "logaddexp": ("log1p",),
-}  # fmt: skip
-
-
-def used(lines: list[str], later: list[str]) -> list[str]:
-    """Those of the assignments `lines` that are read further down."""
-    found: list[str] = []
-    text = "\n".join(later)
-    for line in reversed(lines):
-        if re.search(rf"\b{line.split()[0]}\b", text):
-            found.insert(0, line)
-            text = f"{line}\n{text}"
-    return found
-
-
-def closure(functions: set[str]) -> set[str]:
-    """`functions` and those that they call."""
-    return functions | {other for name in functions for other in FUNCTIONS[name]}
 
 
 def kept_rows(programs: Programs) -> dict[Place, tuple[Dim, ...]]:
