@@ -14,9 +14,10 @@ import sympy
 from sympy import Expr
 
 from rekern.hwmodels.gpu import Gpu
+from rekern.printers.triton import ROWS
 from rekern.schedules.gpu import work
 from rekern.schedules.gpu.call import Call
-from rekern.schedules.gpu.design import Design, stages, tile, tiles, warps
+from rekern.schedules.gpu.design import SMALLEST_TILE, Design, stages, tile, tiles, warps
 from rekern.schedules.gpu.launches import Launch
 from rekern.schedules.programs import programs
 from rekern.schedules.triton.live import held
@@ -102,7 +103,7 @@ def kept(call: Call) -> work.State:
 
 def tile_elements(call: Call, columns: Expr, backward: bool) -> Expr:
     """Numbers that a block holds at once where that is most: counted in the text of the kernel."""
-    lengths, along = dict(call.lengths), lane(call)
+    lengths, along = {**dict(call.lengths), ROWS: SMALLEST_TILE}, lane(call)
     copies = columns / Least(columns, VECTOR) if along else sympy.Integer(1)
 
     def size(shape: tuple[str, ...]) -> Expr:
