@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -207,6 +207,13 @@ def _objects(source: Source) -> list[Path]:
     except RuntimeError:  # the interpreter is about to end and starts no more threads
         return [_made(s, OBJECT) for s in linked]
     return [f.result() for f in futures]
+
+
+def start_objects(source: Source) -> None:
+    """Have what `source` is linked with compiled in the background. Who needs it asks again, and hears of faults."""
+    with suppress(RuntimeError):  # the interpreter is about to end
+        for s in source.linked():
+            _object_builders().submit(_made, s, OBJECT)
 
 
 def _keep_failed(folder: Path, store: Path, name: str) -> Path:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rekern.backends.cpp import Source, builders, library_name, load, processor, stored, toolchain
+from rekern.backends.cpp import Source, builders, library_name, load, processor, start_objects, stored, toolchain
 from rekern.digests import digest_of, digest_of_files
 from rekern.entries import path_of, read_entry, warn_damaged, write_entry
 from rekern.loops.program import Place
@@ -67,6 +67,10 @@ def source_of(programs: Programs, sizes: CpuSizes, seen: Pass) -> Source:
     return Source(f"{programs.spec.name} {seen.name}", render(seen), headers_for(sizes))
 
 
+SHARED = '#include "arrays.h"\n'  # the headers by which passes are linked with objects
+SHARED_BY_ROWS = SHARED + '#include "panels.h"\n#include "outer.h"\n'
+
+
 def find(programs: Programs, sizes: CpuSizes, name: PassName) -> Future[BuiltPass]:
     """The pass `name`, built in the background where it is not there yet.
 
@@ -85,6 +89,8 @@ def find(programs: Programs, sizes: CpuSizes, name: PassName) -> Future[BuiltPas
                 found: Future[BuiltPass] = Future()
                 found.set_result(_built(programs, interface, library))
                 return found
+    # What all kernels share depends on no formula, and takes longer to compile than most kernels.
+    start_objects(Source(name, SHARED_BY_ROWS if programs.rows else SHARED, headers_for(sizes)))
     # Formulas are shared between passes, so they are worked on by one thread; compilers run beside it.
     seen = view(programs, sizes, name)
     source = source_of(programs, sizes, seen)
