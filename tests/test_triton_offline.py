@@ -127,7 +127,7 @@ def test_the_compiler_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("REKERN_CACHE_DIR", str(tmp_path))
     spec = spec_of("min_gru")
     view = forward_pass(
-        programs(spec), Sizes((("D", 32),), 32, 0, 1, 1), plain_variant(spec, "float32", "ieee"), False
+        programs(spec), Sizes((("D", 32),), 32, 0, 1, 1), plain_variant(spec, {"D": 32}, "float32", "ieee"), False
     )
     first, second = (ask(source_of(view), load("h100_sxm")) for _ in range(2))
     assert isinstance(first, Accepted) and second == replace(first, remembered=True)

@@ -60,7 +60,7 @@ class CheckedCall:
         self, executor: CpuExecutor, arguments: Arguments, reset: Tensor | None, options: Options, plain: bool
     ) -> None:
         executor.start_unsolved(arguments, options)
-        arguments = _outlined(arguments)
+        arguments = outlined(arguments)
         # Heads of an elementwise call that lie side by side are columns of one.
         self._heads = 0
         if not options.one_step and merges(executor.programs, arguments):
@@ -147,7 +147,7 @@ class CheckedCall:
         )
 
 
-def _outlined(arguments: Arguments) -> Arguments:
+def outlined(arguments: Arguments) -> Arguments:
     """The same without the numbers: a kind of call keeps no tensor of a caller alive."""
     return replace(
         arguments,

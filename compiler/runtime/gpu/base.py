@@ -5,6 +5,7 @@ In: checked `Arguments`, the options of a call. Out: a base class of loops. All 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from torch import Tensor
 
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
+from rekern.runtime.calls import outlined
 from rekern.runtime.gpu.choose import Chosen
 from rekern.runtime.gpu.launches import Counts
 from rekern.schedules.programs import Programs, decode
 from rekern.schedules.triton.passes import Use, Variant
-from rekern.spec import Operand
+from rekern.spec import Operand, Recurrence
 from rekern.trace import Dim
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+ALIGNED = 16
 Given = dict[tuple[Use, str], Tensor]
 
 
@@ -45,7 +48,7 @@ class GpuLoop(ABC):
         """`plan`: the machine and the schedule, for messages."""
         self.chosen, self.plan, self.one_step = chosen, plan, one_step
         self.programs, self.spec = programs, programs.spec
-        self.arguments, self.way = arguments, way
+        self.arguments, self.way = outlined(arguments), way  # it keeps no tensor of a caller alive
         operands = self.spec.of_kind("input", "param")
         heads = {o.name: arguments.tensors[o.name].shape[2 if o.kind == "input" else 0] for o in operands}
         self.groups = {n: arguments.heads // count for n, count in heads.items()}
@@ -56,7 +59,7 @@ class GpuLoop(ABC):
         shared = frozenset(n for n, group in self.groups.items() if group > 1)
         self.variant = Variant(
             tuple(sorted((n, d) for n, d in dtypes.items() if d != "fp32")),
-            shared, way.reset, way.packed, way.reverse, precision,
+            shared, way.reset, way.packed, way.reverse, precision, aligned_operands(self.spec, arguments),
         )  # fmt: skip
         self.counts = Counts(len(arguments.sequences), arguments.time, arguments.heads)
 
@@ -101,7 +104,7 @@ class GpuLoop(ABC):
         shape = self.shape("NH", o.dims)
         if tensor is None:
             return torch.full(shape, o.init, dtype=torch.float32, device=self.device)
-        return tensor.to(torch.float32).contiguous()
+        return aligned_copy(tensor.to(torch.float32))
 
     # -- operands
 
@@ -121,11 +124,13 @@ class GpuLoop(ABC):
         for (n, dims), t in zip(outputs.items(), cotangents, strict=False):
             shape = self.shape("BTH", dims)
             t = torch.zeros((), dtype=self.dtype, device=self.device).expand(shape) if t is None else t.to(self.dtype)
+            if n in self.variant.aligned and not lies_aligned(t):
+                t = t.clone(memory_format=torch.contiguous_format)
             given["d_output", n] = t if t.numel() == 0 or dense_inside(t, 3) else t.contiguous()
         for o, t in zip(self.spec.states, cotangents[len(outputs) :], strict=True):
             shape = self.shape("NH", o.dims)
             given["d_state_out", o.name] = (
-                torch.zeros(shape, device=self.device) if t is None else t.to(torch.float32).contiguous()
+                torch.zeros(shape, device=self.device) if t is None else aligned_copy(t.to(torch.float32))
             )
         return given
 
@@ -191,3 +196,36 @@ def dense_inside(tensor: Tensor, lead: int) -> bool:
             return False
         expected *= length
     return True
+
+
+def lies_aligned(tensor: Tensor) -> bool:
+    """Whether [B, T, H, ...] begins at a multiple of 16 bytes, and its rows at multiples of 16 numbers from there."""
+    rows = all(stride % ALIGNED == 0 for stride in tensor.stride()[:3])
+    return rows and dense_inside(tensor, 3) and tensor.data_ptr() % ALIGNED == 0
+
+
+def aligned_copy(tensor: Tensor) -> Tensor:
+    """The tensor dense and at an aligned address: itself, if it is."""
+    dense = tensor.contiguous()
+    return dense if dense.data_ptr() % ALIGNED == 0 else dense.clone()
+
+
+def aligned_operands(spec: Recurrence, arguments: Arguments) -> frozenset[str]:
+    """Operands and outputs of a call of which a compiler may know that they are aligned."""
+    found = {o.name for o in spec.of_kind("input") if lies_aligned(arguments.tensors[o.name])}
+    found |= {o.name for o in spec.of_kind("param") if arguments.tensors[o.name].data_ptr() % ALIGNED == 0}
+    # A cotangent of an output that is not aligned is copied.
+    return frozenset(found | whole_rows(spec.step.output_dims, arguments.sizes))
+
+
+def usually_aligned(spec: Recurrence, lengths: Mapping[str, int]) -> frozenset[str]:
+    """The same of operands that lie dense."""
+    inputs = {o.name: o.dims for o in spec.of_kind("input")}
+    params = {o.name for o in spec.of_kind("param")}
+    return frozenset(params | whole_rows({**inputs, **spec.step.output_dims}, lengths))
+
+
+def whole_rows(rows: Mapping[str, tuple[Dim, ...]], lengths: Mapping[str, int]) -> set[str]:
+    """Arrays whose rows are multiples of 16 long."""
+    counts = {n: math.prod(d if isinstance(d, int) else lengths[d] for d in dims) for n, dims in rows.items()}
+    return {n for n, count in counts.items() if count % ALIGNED == 0}

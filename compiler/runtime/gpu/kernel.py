@@ -21,7 +21,7 @@ from rekern.runtime.arguments import Arguments, check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.alternating import AlternatingLoop
-from rekern.runtime.gpu.base import NAMES, GpuLoop, Way
+from rekern.runtime.gpu.base import NAMES, GpuLoop, Way, aligned_operands
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.loop import Loop
 from rekern.runtime.gpu.scan import Scan
@@ -212,7 +212,7 @@ class GpuKernel:
     def _loop(self, arguments: Arguments, way: Way, one_step: bool = False) -> GpuLoop:
         tensors = arguments.tensors
         shapes = tuple((t.shape, t.dtype, t.device) for t in tensors.values())
-        key = shapes, len(arguments.sequences), way, one_step
+        key = shapes, len(arguments.sequences), way, one_step, aligned_operands(self.spec, arguments)
         loop = self._loops.get(key)
         if loop is None:
             first = tensors[self.spec.of_kind("input")[0].name]

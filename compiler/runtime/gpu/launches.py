@@ -16,10 +16,15 @@ from rekern.backends.offline import TritonSource
 from rekern.backends.triton_launch import launcher
 from rekern.errors import LaunchError
 from rekern.render import render_triton
-from rekern.schedules.triton.passes import TritonPass, Use
+from rekern.schedules.triton.passes import Argument, TritonPass, Use
 from rekern.schedules.triton.segments import segment_rows
 
 AXES = {"batch": 0, "time": 1, "head": 2, "part": 0}
+# What a time loop gets from torch for itself, and states, which are copied where they do not lie like that.
+OURS: frozenset[Use] = frozenset(
+    {"state_in", "state_out", "output", "recorded", "checkpoint", "scratch", "d_state_in", "d_state_out", "d_input",
+     "d_param", "vector"}
+)  # fmt: skip
 Tensors = Mapping[tuple[Use, str], Tensor]
 
 
@@ -33,10 +38,19 @@ class Counts:
     t: int = 0
 
 
-def source_of(view: TritonPass, aligned: tuple[str, ...] = ()) -> TritonSource:
+def source_of(view: TritonPass) -> TritonSource:
     """The text of a kernel with what a compiler is told of its arguments."""
     arguments = tuple((a.name, a.dtype) for a in view.arguments)
+    aligned = tuple(a.name for a in view.arguments if is_aligned(a, view))
     return TritonSource(render_triton(view), view.entry, arguments, (), aligned, view.sizes.warps, view.sizes.stages)
+
+
+def is_aligned(argument: Argument, view: TritonPass) -> bool:
+    """Whether an argument is a multiple of 16: an address in bytes, a stride in numbers."""
+    of_caller = argument.operand in view.variant.aligned
+    if argument.kind == "stride":
+        return of_caller and argument.axis != "part"
+    return argument.kind == "pointer" and (of_caller or (view.part == "whole" and argument.use in OURS))
 
 
 class Launch:

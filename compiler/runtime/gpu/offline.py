@@ -1,7 +1,7 @@
 """The kernels of a call without its tensors: for a machine that need not be there.
 
-In: a `Call`. Out: a `TritonPass` by name of pass, with sizes that fit. Operands have one dtype and no strides that
-anything is known of, sequences neither restart nor are packed.
+In: a `Call`. Out: a `TritonPass` by name of pass, with sizes that fit. Operands have one dtype and lie
+dense, sequences neither restart nor are packed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from rekern.runtime.gpu.base import usually_aligned
 from rekern.runtime.gpu.choose import TIME_LOOPS, LaunchName, choose
 from rekern.schedules.gpu.call import Call, Dtype
 from rekern.schedules.programs import programs
@@ -30,7 +31,8 @@ def kernel_of(call: Call, name: str) -> TritonPass:
     """
     all_of = programs(call.spec)
     chosen = choose(call.machine, all_of, call.lengths, call.batch, call.heads, call.time, call.dtype, TIME_LOOPS)
-    variant = plain_variant(call.spec, call.dtype, "tf32x3" if call.gpu.vendor == "nvidia" else "ieee")
+    precision = "tf32x3" if call.gpu.vendor == "nvidia" else "ieee"
+    variant = plain_variant(call.spec, dict(call.lengths), call.dtype, precision)
 
     def forward(sizes: Sizes) -> TritonPass:
         return forward_pass(all_of, sizes, variant, name == "recording")
@@ -47,8 +49,8 @@ def kernel_of(call: Call, name: str) -> TritonPass:
     return chosen.kernel(*made[name])
 
 
-def plain_variant(spec: Recurrence, dtype: Dtype, precision: str) -> Variant:
-    """All operands and outputs in one dtype."""
+def plain_variant(spec: Recurrence, lengths: Mapping[str, int], dtype: Dtype, precision: str) -> Variant:
+    """All operands and outputs in one dtype, and dense."""
     names = [*(o.name for o in spec.of_kind("input", "param")), *spec.step.output_dims]
     dtypes = () if dtype == "float32" else tuple(sorted((n, NAMES[dtype]) for n in names))
-    return Variant(dtypes, precision=precision)
+    return Variant(dtypes, precision=precision, aligned=usually_aligned(spec, lengths))

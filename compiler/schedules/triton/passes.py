@@ -57,6 +57,8 @@ class Variant:
         packed: Whether sequences lie one behind the other, with boundaries.
         reverse: Whether steps are walked from last to first.
         precision: How products of float32 are made.
+        aligned: Operands and outputs whose address, and whose strides of batch, time and head, are multiples of 16. It
+            is no part of the text: compilers are told of it.
     """
 
     dtypes: tuple[tuple[str, str], ...] = ()
@@ -65,6 +67,7 @@ class Variant:
     packed: bool = False
     reverse: bool = False
     precision: str = "tf32x3"
+    aligned: frozenset[str] = frozenset()
 
     def dtype(self, operand: str) -> str:
         """Of an operand, as Triton spells it."""
