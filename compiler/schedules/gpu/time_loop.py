@@ -125,7 +125,11 @@ def exchange_seconds(gpu: Gpu, warp: Expr) -> Expr:
 
 
 def _variables(call: Call, name: str) -> tuple[Variable, Variable, Variable]:
-    columns = tile(f"{name} columns", kept(call).columns, least=1, most=1024)
+    along = lane(call)
+    # A state of columns alone has a number for each thread of a warp; narrower tiles would leave threads idle.
+    elementwise = all(o.axes == (along,) for o in call.spec.states if along in o.axes)
+    least = call.gpu.warp_threads if elementwise else 1
+    columns = tile(f"{name} columns", kept(call).columns, least, most=1024)
     return columns, warps(f"{name} warps", call.gpu), stages(f"{name} stages", call.gpu)
 
 
