@@ -129,8 +129,10 @@ def test_an_axis_that_only_a_state_has_wants_that_state() -> None:
         rk.compile(lonely)(x=torch.rand(1, 3, 1))
 
 
-def test_other_targets_are_not_there_yet() -> None:
-    with pytest.raises(rk.RekernError, match="there is no target 'cuda'; expected 'auto' or 'cpu'"):
+def test_a_target_is_the_cpu_or_a_gpu_by_name() -> None:
+    with pytest.raises(rk.RekernError, match="there is no target 'cuda'; expected 'auto', 'cpu' or a GPU\nno machine"):
         rk.compile(zoo.gla, target="cuda")
+    with pytest.raises(rk.RekernError, match="target x86_avx512 is a cpu, expected a GPU; for the CPU at hand: 'cpu'"):
+        rk.compile(zoo.gla, target="x86_avx512")
     with pytest.raises(rk.RekernError, match="compile takes a recurrence"):
         rk.compile(lambda h: h)

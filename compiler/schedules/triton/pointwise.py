@@ -140,15 +140,14 @@ class Pointwise:
 
     def _alive(self, half: Half, step: str) -> list[str]:
         """Which sequences have this step."""
-        has = ["exists"]
+        alive = f"exists & ({step} < lengths)" if self.variant.packed else "exists"
+        # By tl.where and not by &: the interpreter of Triton 3.9 makes no mask of a tensor and one truth value.
         if half.is_next and self.backward:
-            has.append("(next_t >= 0)")
-        if self.variant.packed:
-            has.append(f"({step} < lengths)")
-        elif half.is_next and not self.backward:
-            has.append("(next_t < time)")
+            alive = f"tl.where(next_t >= 0, {alive}, False)"
+        elif half.is_next and not self.variant.packed:
+            alive = f"tl.where(next_t < time, {alive}, False)"
         lines = [f"next_t = t {'-' if self.backward else '+'} 1"] * half.is_next
-        return [*lines, f"alive = {' & '.join(has)}"]
+        return [*lines, f"alive = {alive}"]
 
     def _states_of(self, half: Half) -> dict[Place, Place]:
         """The states that a stage gives new values, by target."""
