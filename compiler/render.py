@@ -87,13 +87,13 @@ def tidy_python(text: str) -> str:
 
 
 @cache
-def headers(real: str, vector_bytes: int) -> dict[str, str]:
+def headers(real: str, vector_bytes: int, pairs: bool = False) -> dict[str, str]:
     """The headers that sources include, and the files beside them that define their functions."""
     return {
-        name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes)
+        name: environment().get_template(f"cpp/{name}.j2").render(real=real, vector_bytes=vector_bytes, pairs=pairs)
         for name in (*HEADERS, *SHARED)
     }
 
 
 def headers_for(sizes: CpuSizes) -> dict[str, str]:
-    return headers(sizes.real, sizes.vector_bytes)
+    return headers(sizes.real, sizes.vector_bytes, sizes.pairs)

@@ -41,7 +41,7 @@ class Build:
     def headers(self, folder: Path) -> None:
         env = Environment(undefined=StrictUndefined, loader=FileSystemLoader(TEMPLATES))
         for name in (*(f"{n}.h" for n in HEADERS), *(f"{n}.cpp" for n in SHARED)):
-            text = env.get_template(f"cpp/{name}.j2").render(real=self.real, vector_bytes=self.vector_bytes)
+            text = env.get_template(f"cpp/{name}.j2").render(real=self.real, vector_bytes=self.vector_bytes, pairs=True)
             (folder / name).write_text(text)
 
     def library(self, folder: Path, source: Path = ENTRY_POINTS) -> Path:

@@ -19,7 +19,7 @@ TARGETS = {"avx512": (64, "x86-64-v4", 6, 4), "avx2": (32, "x86-64-v3", 6, 2)}
 
 def shared(name: str, vector_bytes: int) -> Source:
     """A file that is compiled once for all kernels."""
-    files = headers("float", vector_bytes)
+    files = headers("float", vector_bytes, pairs=True)
     return Source(name, files[name], files)
 
 

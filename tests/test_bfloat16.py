@@ -7,6 +7,7 @@ import torch
 from kernel_checks import agree, draw, errors, exact, run
 from rekern import zoo
 from rekern.api import compile
+from rekern.runtime.kernel import Kernel
 from rekern.spec import Recurrence
 from test_input_products import projected
 
@@ -45,6 +46,14 @@ def test_float32_inputs_are_not_rounded() -> None:
     operands, first = draw(zoo.lstm, heads=1, sizes={"D": 100})
     operands["R"] = operands["R"].bfloat16()
     agree(zoo.lstm, operands, first, backward=3e-3)     # the gradient of R is stored in bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_products_of_pairs_are_compiled_only_for_calls_that_make_them(dtype: torch.dtype) -> None:
+    operands, first = draw(zoo.elman, heads=1, sizes={"D": 33}, dtype=dtype)
+    kernel = Kernel(zoo.elman)
+    kernel(**operands, state=first)
+    assert {sizes.pairs for sizes, _ in kernel.executor.passes} == {dtype == torch.bfloat16}
 
 
 def test_a_number_that_is_none_stays_in_its_row() -> None:

@@ -38,6 +38,14 @@ class Arguments:
         """The precision of arithmetic and states."""
         return torch.float64 if self.double else torch.float32
 
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether every operand is stored in it: products may round rows to it then.
+
+        Outputs and gradients are rounded to it, which costs as much or more.
+        """
+        return all(t.dtype == torch.bfloat16 for t in self.tensors.values())
+
 
 def named_operands(spec: Recurrence, given: Mapping[str, object]) -> None:
     """Every operand that has no default is there, and nothing else.

@@ -83,13 +83,18 @@ class CpuExecutor:
         count = len(arguments.sequences)
         tokens = sum(steps for _, _, steps, _ in arguments.sequences)
         shape = Shape.of(arguments.sizes, count, arguments.heads, threads, arguments.double, tokens)
-        return plan(self.programs, shape, detect())
+        chosen = plan(self.programs, shape, detect())
+        return replace(chosen, compiled=self._for(arguments, chosen.compiled))
 
     def start_unsolved(self, arguments: Arguments, options: Options) -> None:
         """Have built what a call needs and what does not wait for its sizes: compilers run while they are solved."""
         sizes = compiled_sizes(self.programs, arguments.double, detect())
         if sizes is not None:
-            self.start(sizes, self.names(options))
+            self.start(self._for(arguments, sizes), self.names(options))
+
+    def _for(self, arguments: Arguments, sizes: CpuSizes) -> CpuSizes:
+        """The sizes with what dtypes decide: products of pairs take long to compile, and few calls have any."""
+        return replace(sizes, pairs=self.programs.rows and arguments.in_bfloat16)
 
     def names(self, options: Options) -> list[PassName]:
         """All passes of a call; the gradient is built while the first forward pass runs."""

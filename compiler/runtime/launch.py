@@ -60,7 +60,6 @@ class Call(ctypes.Structure):
         ("team", LONG),
         ("panels", ctypes.c_void_p),
         ("panels_state", LONG),
-        ("rounds", LONG),
     ]
 
 
@@ -188,7 +187,6 @@ class Prepared:
             "threads": run.threads,
             "past_caches": int(run.past_caches),
             "team": run.team,
-            "rounds": int(rounds(arguments)),
         }
         for name, value in known.items():
             words[_word(name)] = value
@@ -209,7 +207,6 @@ class Prepared:
         kind = (
             built.library,
             arguments.heads,
-            rounds(arguments),
             *(arguments.sizes[axis] for axis in built.axes),
             *((w.number, *record(w, arguments.heads)[1], w.offset, w.cell) for w in weights),
         )
@@ -253,14 +250,6 @@ class Prepared:
         self._frames.append(frame)
         if failed:
             raise MemoryError("no memory for the working arrays of a kernel")
-
-
-def rounds(arguments: Arguments) -> bool:
-    """Whether products may round rows to bfloat16: where every operand is stored in it.
-
-    Outputs and gradients are rounded to it then, which costs as much or more.
-    """
-    return all(t.dtype == torch.bfloat16 for t in arguments.tensors.values())
 
 
 def _word(field: str) -> int:

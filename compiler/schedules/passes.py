@@ -35,12 +35,14 @@ class CpuSizes:
 
     tile: numbers in a row of one task along the lane, a multiple of the vector; 0: as long as the call says.
     registers: vector registers of the machine.
+    pairs: whether products with weights in bfloat16 are made of pairs, with the other side rounded, where it can.
     """
 
     real: str
     vector_bytes: int
     tile: int
     registers: int
+    pairs: bool = False
 
     @property
     def lanes(self) -> int:
