@@ -32,9 +32,10 @@ from rekern.gate.verdicts import Accepted
 from rekern.hwmodels import load
 from rekern.runtime.gpu.fits import ask
 from rekern.runtime.gpu.launches import source_of
-from rekern.runtime.gpu.offline import PASSES, kernel_of
-from rekern.schedules.gpu.call import DTYPES, Dtype
+from rekern.runtime.gpu.views import PASSES, Views
+from rekern.schedules.gpu.call import DTYPES, Call, Dtype
 from rekern.schedules.gpu.usual import usual_calls
+from rekern.schedules.triton.passes import TritonPass
 
 HERE = Path(__file__).resolve().parent
 MACHINES = {
@@ -57,13 +58,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel. `error`: why there is none."""
+    """One kernel. `seconds`: to find its sizes and to compile it; `error`: why there is none."""
 
     spec: str
     architecture: str
     dtype: str
     lengths: str
-    kernel: str
+    pass_name: str
+    kernel: str = ""
     tile: str = ""
     warps: int = 0
     stages: int = 0
@@ -92,23 +94,29 @@ def compiled(case: Case) -> list[Row]:
     spec = spec.bind(**{axis: length for axis, length in LITERAL.items() if axis in spec.axes})
     call = usual_calls(spec, load(MACHINES[case.architecture]), case.dtype)[SIZES[case.sizes]]
     lengths = " ".join(f"{axis}={length}" for axis, length in call.lengths)
-    rows = []
+    rows, views = [], Views(call)
     for name in PASSES:
-        about = case.spec, case.architecture, case.dtype, lengths, name
         start = time.perf_counter()
+        about = case.spec, case.architecture, case.dtype, lengths, name
         try:
-            view = kernel_of(call, name)
-            seconds = time.perf_counter() - start
-            verdict = ask(source_of(view), call.machine)
-            assert isinstance(verdict, Accepted)
-            r, s = verdict.resources, view.sizes
-            tile = f"{s.columns} columns" if s.columns else f"{s.rows} rows" if s.rows else "whole"
-            rows.append(
-                Row(*about, tile, s.warps, s.stages, r.registers, r.shared_bytes, r.spill_bytes, round(seconds, 2))
-            )
+            found = views.of(name)
         except (PlanError, BuildError) as error:
             rows.append(Row(*about, seconds=round(time.perf_counter() - start, 2), error=str(error)))
+            continue
+        seconds = round((time.perf_counter() - start) / len(found), 2)
+        rows += [_row(about, call, view, seconds) for view in found]
     return rows
+
+
+def _row(about: tuple[str, str, str, str, str], call: Call, view: TritonPass, seconds: float) -> Row:
+    verdict = ask(source_of(view), call.machine)
+    assert isinstance(verdict, Accepted)
+    r, s = verdict.resources, view.sizes
+    tile = [f"{s.rows} rows"] * (s.rows > 0) + [f"{s.columns} columns"] * (s.columns > 0)
+    return Row(
+        *about, view.entry, " x ".join(tile) or "whole", s.warps, s.stages, r.registers, r.shared_bytes, r.spill_bytes,
+        seconds,
+    )  # fmt: skip
 
 
 def results(todo: Sequence[Case], workers: int) -> Iterator[list[Row]]:
@@ -136,7 +144,7 @@ def save(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _key(row: dict[str, object]) -> tuple[str, ...]:
-    return tuple(str(row[name]) for name in ("spec", "dtype", "lengths", "kernel"))
+    return tuple(str(row[name]) for name in ("spec", "dtype", "lengths", "pass_name", "kernel"))
 
 
 def main() -> int:
@@ -157,7 +165,7 @@ def main() -> int:
             print(*(f"{v}" for v in list(asdict(row).values())[:-1]), *said, sep=" | ", flush=True)
         save(found, args.out)
     failed = [row for row in rows if row.error]
-    heads = ("spec", "architecture", "dtype", "lengths", "kernel")
+    heads = ("spec", "architecture", "dtype", "lengths", "pass")
     if failed:
         table(heads, [tuple(asdict(row).values())[:5] for row in failed])
     print(

@@ -5,8 +5,8 @@ import torch
 from kernel_checks import draw
 from rekern import zoo
 from rekern.runtime.arguments import check
-from rekern.runtime.gpu.base import aligned_copy, aligned_operands, lies_aligned, usually_aligned
 from rekern.runtime.gpu.launches import source_of
+from rekern.runtime.gpu.variants import aligned_copy, aligned_operands, lies_aligned, usually_aligned
 from rekern.schedules.programs import programs
 from rekern.schedules.triton.forward import forward_pass
 from rekern.schedules.triton.passes import Sizes, Variant

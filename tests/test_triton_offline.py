@@ -15,7 +15,8 @@ from rekern.runtime.gpu import fits
 from rekern.runtime.gpu.choose import choose
 from rekern.runtime.gpu.fits import Option, ask, first_that_fits
 from rekern.runtime.gpu.launches import source_of
-from rekern.runtime.gpu.offline import PASSES, kernel_of, plain_variant
+from rekern.runtime.gpu.variants import plain_variant
+from rekern.runtime.gpu.views import PASSES, Views
 from rekern.schedules.gpu.call import DTYPES, Call
 from rekern.schedules.gpu.usual import usual_calls
 from rekern.schedules.programs import programs
@@ -42,10 +43,13 @@ def sample() -> list[tuple[str, str, str, str]]:
 @pytest.mark.parametrize("name, machine, dtype, kernel", sample(), ids=lambda v: v)
 def test_kernels_neither_spill_nor_exceed_the_machine(name: str, machine: str, dtype: str, kernel: str) -> None:
     call = usual_calls(spec_of(name), load(machine), dtype)[-1]  # type: ignore[arg-type]
-    verdict = ask(source_of(kernel_of(call, kernel)), call.machine)
-    assert isinstance(verdict, Accepted)
-    assert verdict.resources.spill_bytes == 0
-    assert verdict.resources.shared_bytes <= (call.gpu.shared_bytes_per_block or 0)
+    views = Views(call).of(kernel)  # type: ignore[arg-type]
+    assert views
+    for view in views:
+        verdict = ask(source_of(view), call.machine)
+        assert isinstance(verdict, Accepted)
+        assert verdict.resources.spill_bytes == 0
+        assert verdict.resources.shared_bytes <= (call.gpu.shared_bytes_per_block or 0)
 
 
 def test_the_sample_has_every_architecture_dtype_and_pass_several_times() -> None:
@@ -59,7 +63,7 @@ def test_a_state_that_no_block_can_hold_is_refused_with_the_limit_and_the_way_ou
         spec_of("oja"), {"K": 512, "V": 512}, load("h100_sxm"), batch=1, heads=1, time=16, dtype="bfloat16"
     )
     with pytest.raises(PlanError, match=r"(?s)no kernel for oja K=512 V=512.*tiles in registers.*try: a smaller K"):
-        kernel_of(call, "forward")
+        Views(call).of("forward")
 
 
 # -- the list of sizes, with a compiler that says what a test wants
@@ -125,17 +129,16 @@ def test_what_no_compiler_accepts_is_a_fault_of_the_build(monkeypatch: pytest.Mo
 
 def test_the_compiler_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REKERN_CACHE_DIR", str(tmp_path))
-    spec = spec_of("min_gru")
-    view = forward_pass(
-        programs(spec), Sizes((("D", 32),), 32, 0, 1, 1), plain_variant(spec, {"D": 32}, "float32", "ieee"), False
-    )
-    first, second = (ask(source_of(view), load("h100_sxm")) for _ in range(2))
+    spec, machine = spec_of("min_gru"), load("h100_sxm")
+    variant = plain_variant(spec, {"D": 32}, "float32", machine)
+    view = forward_pass(programs(spec), Sizes((("D", 32),), 32, 0, 1, 1), variant, False)
+    first, second = (ask(source_of(view), machine) for _ in range(2))
     assert isinstance(first, Accepted) and second == replace(first, remembered=True)
 
 
 def test_a_step_of_a_dense_cell_is_its_forward_kernel() -> None:
     call = usual_calls(spec_of("lstm"), load("h100_sxm"), "bfloat16")[0]
-    chosen = choose(call.machine, programs(call.spec), call.lengths, call.batch, call.heads, call.time, call.dtype)
+    chosen = choose(call.machine, programs(call.spec), call.lengths, call.batch, call.heads, call.time, call.dtype)[0]
     assert chosen.step == chosen.forward
 
 

@@ -180,10 +180,10 @@ def test_why_there_is_no_scan(spec: Recurrence, reason: str) -> None:
 
 def test_the_solver_cuts_time_where_channels_do_not_fill_the_chip() -> None:
     spec, machine = programs(zoo.hgrn), load("h100_sxm")
-    lone = choose(machine, spec, (("D", 256),), 1, 1, 65536, "float32")
+    lone = choose(machine, spec, (("D", 256),), 1, 1, 65536, "float32")[0]
     assert lone.choice.schedule == "scan"
     assert lone.forward.segment >= 16 and lone.backward.segment >= 16 and lone.step.segment == 0
-    wide = choose(machine, spec, (("D", 4096),), 64, 1, 1024, "float32")
+    wide = choose(machine, spec, (("D", 4096),), 64, 1, 1024, "float32")[0]
     assert wide.choice.schedule == "time_loop" and wide.forward.segment == 0
 
 

@@ -93,6 +93,6 @@ def test_what_has_no_kernels_says_why(spec: Recurrence, reason: str) -> None:
 
 
 def test_a_weight_that_no_block_can_hold_is_left_to_products() -> None:
-    found = choose(MACHINE, programs(zoo.load("lstm")), (("D", 1024),), 16, 1, 512, "bfloat16")
+    found = choose(MACHINE, programs(zoo.load("lstm")), (("D", 1024),), 16, 1, 512, "bfloat16")[0]
     assert found.choice.schedule == "alternating"
     assert found.forward.columns * found.forward.rows == 128

@@ -51,12 +51,12 @@ def spec_of(name: str) -> Recurrence:
 
 def small(chosen: Any, *arguments: Any) -> Any:
     """The sizes that the solver chose, made small enough for several tiles and blocks of small calls."""
-    found = chosen(*arguments)
+    found = chosen(*arguments)[0]
     passes = {}
     for name in ("forward", "backward", "step"):
         sizes = getattr(found, name)
         passes[name] = replace(sizes, columns=min(sizes.columns, TILE), rows=min(sizes.rows, ROWS), block=BLOCK)
-    return replace(found, **passes)
+    return (replace(found, **passes),)
 
 
 def kernel_of(spec: Recurrence, machine: str = "h100_sxm", among: tuple[str, ...] = ()) -> Any:

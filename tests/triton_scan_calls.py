@@ -76,11 +76,13 @@ OWN = {s.name: s for s in (delayed, cells, log_sum, least, chained)}
 def scanning(segment: int, backward_segment: int = 0) -> Iterator[None]:
     """Every call is cut into segments of so many steps, and columns are tiled; the solver is not asked."""
     from rekern.runtime.gpu import kernel
+    from rekern.runtime.gpu.choose import Chosen
 
     def chosen(_: object, own: Programs, lengths: tuple[tuple[str, int], ...], *shape: object) -> object:
         forward = Sizes(lengths, TILE if own.lane else 0, 0, 1, 1, BLOCK, segment)
         backward = replace(forward, segment=backward_segment or segment)
-        return SimpleNamespace(choice=SimpleNamespace(schedule="scan"), forward=forward, backward=backward)
+        choice = SimpleNamespace(schedule="scan")
+        return (Chosen(None, own, choice, forward, backward, forward),)  # type: ignore[arg-type]  # there was no choice
 
     before, kernel.choose = kernel.choose, chosen  # type: ignore[assignment]
     try:

@@ -7,9 +7,8 @@ so; those of float32 are as `torch.backends.cuda.matmul` is set: in full precisi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,13 +16,13 @@ from torch import Tensor
 from rekern.backends.triton_launch import interpreted
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
-from rekern.runtime.gpu.base import NAMES, Given, GpuLoop, Way, cell_of
-from rekern.runtime.gpu.choose import Chosen
+from rekern.runtime.gpu.base import Given, GpuLoop, cell_of
 from rekern.runtime.gpu.graphs import CudaRecorder, Graphs
+from rekern.runtime.gpu.kernels import AlternatingKernels
 from rekern.runtime.gpu.launches import Launch
-from rekern.schedules.programs import Programs
-from rekern.schedules.triton.alternating import AlternatingPass, alternating_pass
-from rekern.schedules.triton.passes import PassName, Sizes, TritonPass
+from rekern.runtime.gpu.variants import SPELLED
+from rekern.schedules.triton.alternating import AlternatingPass
+from rekern.schedules.triton.passes import TritonPass
 from rekern.schedules.triton.stages import Multiply
 from rekern.spec import Operand
 from rekern.trace import cells_of
@@ -34,33 +33,12 @@ Scalars = Mapping[str, float]
 class AlternatingLoop(GpuLoop):
     """One kind of call of the schedule `alternating`."""
 
-    def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str, plan: str = "",
-        one_step: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(programs, arguments, way, chosen, precision, plan, one_step)
+    def __init__(self, kernels: AlternatingKernels, arguments: Arguments, plan: str) -> None:
+        super().__init__(kernels, arguments, plan)
+        self.kernels = kernels
         self.recorder = None if interpreted() else CudaRecorder(self.device)
         self.graphs = Graphs(self.recorder), Graphs(self.recorder)
         self._launches: dict[int, Launch] = {}
-
-    # -- kernels
-
-    @cached_property
-    def forward_pass(self) -> AlternatingPass:
-        """Products and kernels of the forward pass."""
-        return self._pass("recording" if self.way.record else "forward", self.chosen.forward)
-
-    @cached_property
-    def backward_pass(self) -> AlternatingPass:
-        """Products and kernels of the gradient."""
-        return self._pass("backward", self.chosen.backward)
-
-    def _pass(self, name: PassName, sizes: Sizes) -> AlternatingPass:
-        return alternating_pass(self.programs, name, sizes, self.variant, self._kind)
-
-    def _kind(self, weight: str) -> Hashable:
-        """Weights that can be laid side by side have one dtype and are shared by as many heads."""
-        return self.variant.dtype(weight), self.groups[weight]
 
     def _launch(self, view: TritonPass) -> Launch:
         if id(view) not in self._launches:  # views live as long as the loop
@@ -82,10 +60,10 @@ class AlternatingLoop(GpuLoop):
         steps = self._steps(boundaries)
         kept: list[Tensor] = []
         if self.way.record:
-            slot = max(k.slot for k in self.forward_pass.kernels)
+            slot = max(k.slot for k in self.kernels.forward.kernels)
             kept = [self.new((*self.shape("BTH", ()), slot)), torch.tensor(steps, device="cpu")]
             given["recorded", "kept"] = kept[0]
-        self._run(self.graphs[0], self.forward_pass, given, range(steps), scalars)
+        self._run(self.graphs[0], self.kernels.forward, given, range(steps), scalars)
         outputs = [given["output", n] for n in self.spec.step.output_dims]
         return outputs, [given["state_out", o.name] for o in self.spec.states], kept
 
@@ -98,7 +76,7 @@ class AlternatingLoop(GpuLoop):
             last = given.pop(("d_state_out", o.name))
             given["d_state_in", o.name] = self.new(last.shape).copy_(last)
         given["recorded", "kept"] = kept[0]
-        kernels = self.backward_pass.kernels
+        kernels = self.kernels.backward.kernels
         copies = max(self._launch(k).programs(replace(self.counts, heads=1)) for k in kernels if k.part != "inputs")
         for a in (a for k in kernels for a in k.arguments if a.kind == "pointer"):
             if a.use == "d_input":
@@ -111,7 +89,7 @@ class AlternatingLoop(GpuLoop):
             elif a.use == "vector":
                 given["vector", a.operand] = self.vector(a.operand, a.dtype)
         steps = range(int(kept[1]) - 1, -1, -1)
-        self._run(self.graphs[1], self.backward_pass, given, steps, scalars)
+        self._run(self.graphs[1], self.kernels.backward, given, steps, scalars)
         grads = [self._finished(o, given) for o in self.spec.of_kind("input", "param")]
         return grads, [given["d_state_in", o.name] for o in self.spec.states]
 
@@ -158,7 +136,7 @@ class AlternatingLoop(GpuLoop):
         """Memory for vectors and products: of one step, or of all where inputs alone decide them."""
         found: Given = {}
         early = {m.vectors[0][0] for m in made.stages.multiplies if m.early}
-        dtypes = {n: d for d, n in NAMES.items()}
+        dtypes = {n: d for d, n in SPELLED.items()}
         for name, (dims, weight) in made.stages.vectors.items():
             shape = self.shape("BTH" if name in early else "HN", dims)
             found["factor", name] = self.new(shape, dtypes[self.variant.dtype(weight)])

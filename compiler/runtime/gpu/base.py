@@ -5,10 +5,8 @@ In: checked `Arguments`, the options of a call. Out: a base class of loops. All 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,51 +14,27 @@ from torch import Tensor
 from rekern.gradient import cotangent
 from rekern.runtime.arguments import Arguments
 from rekern.runtime.calls import outlined
-from rekern.runtime.gpu.choose import Chosen
+from rekern.runtime.gpu.kernels import Kernels
 from rekern.runtime.gpu.launches import Counts
-from rekern.schedules.programs import Programs, decode
-from rekern.schedules.triton.passes import Use, Variant
-from rekern.spec import Operand, Recurrence
+from rekern.runtime.gpu.variants import SPELLED, aligned_copy, dense_inside, lies_aligned
+from rekern.schedules.programs import decode
+from rekern.schedules.triton.passes import Use
+from rekern.spec import Operand
 from rekern.trace import Dim
 
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-ALIGNED = 16
 Given = dict[tuple[Use, str], Tensor]
-
-
-@dataclass(frozen=True)
-class Way:
-    """What of a call decides its kernels beside shapes and dtypes."""
-
-    record: bool
-    reverse: bool
-    reset: bool
-    packed: bool
 
 
 class GpuLoop(ABC):
     """One kind of call of one schedule."""
 
-    def __init__(
-        self, programs: Programs, arguments: Arguments, way: Way, chosen: Chosen, precision: str, plan: str = "",
-        one_step: bool = False,
-    ) -> None:  # fmt: skip
+    def __init__(self, kernels: Kernels, arguments: Arguments, plan: str) -> None:
         """`plan`: the machine and the schedule, for messages."""
-        self.chosen, self.plan, self.one_step = chosen, plan, one_step
-        self.programs, self.spec = programs, programs.spec
-        self.arguments, self.way = outlined(arguments), way  # it keeps no tensor of a caller alive
-        operands = self.spec.of_kind("input", "param")
-        heads = {o.name: arguments.tensors[o.name].shape[2 if o.kind == "input" else 0] for o in operands}
-        self.groups = {n: arguments.heads // count for n, count in heads.items()}
+        self.plan, self.way, self.variant, self.groups = plan, kernels.way, kernels.variant, kernels.groups
+        self.programs, self.spec = kernels.chosen.programs, kernels.chosen.programs.spec
+        self.arguments = outlined(arguments)  # it keeps no tensor of a caller alive
         first = arguments.tensors[self.spec.of_kind("input")[0].name]
         self.device, self.dtype = first.device, first.dtype
-        dtypes = {n: NAMES[t.dtype] for n, t in arguments.tensors.items()}
-        dtypes |= dict.fromkeys(self.spec.step.output_dims, NAMES[first.dtype])
-        shared = frozenset(n for n, group in self.groups.items() if group > 1)
-        self.variant = Variant(
-            tuple(sorted((n, d) for n, d in dtypes.items() if d != "fp32")),
-            shared, way.reset, way.packed, way.reverse, precision, aligned_operands(self.spec, arguments),
-        )  # fmt: skip
         self.counts = Counts(len(arguments.sequences), arguments.time, arguments.heads)
 
     @abstractmethod
@@ -137,7 +111,7 @@ class GpuLoop(ABC):
     def vector(self, word: str, dtype: str) -> Tensor:
         """Memory for one side of a weight's gradient, of all steps."""
         axis = self.programs.weight_terms[1][word][0].dim
-        return self.new(self.shape("BTH", (axis,)), next(d for d, n in NAMES.items() if f"*{n}" == dtype))
+        return self.new(self.shape("BTH", (axis,)), next(d for d, n in SPELLED.items() if f"*{n}" == dtype))
 
     # -- gradients of operands
 
@@ -186,46 +160,3 @@ def cell_of(tensor: Tensor, dims: Sequence[Dim], cell: Sequence[int], lead: int)
     """One literal cell of an array, behind its first `lead` axes."""
     numbers = iter(cell)
     return tensor[(slice(None),) * lead + tuple(slice(None) if isinstance(d, str) else next(numbers) for d in dims)]
-
-
-def dense_inside(tensor: Tensor, lead: int) -> bool:
-    """Whether the axes from `lead` on lie as in a dense tensor."""
-    expected = 1
-    for length, stride in zip(reversed(tensor.shape[lead:]), reversed(tensor.stride()[lead:]), strict=True):
-        if length != 1 and stride != expected:
-            return False
-        expected *= length
-    return True
-
-
-def lies_aligned(tensor: Tensor) -> bool:
-    """Whether [B, T, H, ...] begins at a multiple of 16 bytes, and its rows at multiples of 16 numbers from there."""
-    rows = all(stride % ALIGNED == 0 for stride in tensor.stride()[:3])
-    return rows and dense_inside(tensor, 3) and tensor.data_ptr() % ALIGNED == 0
-
-
-def aligned_copy(tensor: Tensor) -> Tensor:
-    """The tensor dense and at an aligned address: itself, if it is."""
-    dense = tensor.contiguous()
-    return dense if dense.data_ptr() % ALIGNED == 0 else dense.clone()
-
-
-def aligned_operands(spec: Recurrence, arguments: Arguments) -> frozenset[str]:
-    """Operands and outputs of a call of which a compiler may know that they are aligned."""
-    found = {o.name for o in spec.of_kind("input") if lies_aligned(arguments.tensors[o.name])}
-    found |= {o.name for o in spec.of_kind("param") if arguments.tensors[o.name].data_ptr() % ALIGNED == 0}
-    # A cotangent of an output that is not aligned is copied.
-    return frozenset(found | whole_rows(spec.step.output_dims, arguments.sizes))
-
-
-def usually_aligned(spec: Recurrence, lengths: Mapping[str, int]) -> frozenset[str]:
-    """The same of operands that lie dense."""
-    inputs = {o.name: o.dims for o in spec.of_kind("input")}
-    params = {o.name for o in spec.of_kind("param")}
-    return frozenset(params | whole_rows({**inputs, **spec.step.output_dims}, lengths))
-
-
-def whole_rows(rows: Mapping[str, tuple[Dim, ...]], lengths: Mapping[str, int]) -> set[str]:
-    """Arrays whose rows are multiples of 16 long."""
-    counts = {n: math.prod(d if isinstance(d, int) else lengths[d] for d in dims) for n, dims in rows.items()}
-    return {n for n, count in counts.items() if count % ALIGNED == 0}

@@ -1,6 +1,7 @@
 """Sizes of the kernels of a call, from the solver, and the first of them that the compiler accepts.
 
-In: a machine, `Programs`, the shape of a call. Out: a `Chosen`: the schedule, and `Sizes` for each pass.
+In: a machine, `Programs`, the shape of a call. Out: a `Chosen` for each schedule that fits, cheapest first: the
+schedule, and `Sizes` for each pass.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 from rekern.backends.triton_launch import interpreted
 from rekern.errors import PlanError
 from rekern.hwmodels import Machine
-from rekern.runtime.gpu.fits import Option, first_that_fits
+from rekern.runtime.gpu.fits import Option, first_that_fits, smaller
 from rekern.schedules.gpu.call import Call, Dtype
 from rekern.schedules.gpu.ranking import SCHEDULES, Choice, alternatives, rank
 from rekern.schedules.gpu.work import power_of_two
@@ -29,7 +30,7 @@ LaunchName = Literal["forward", "backward", "step"]
 
 @dataclass(frozen=True)
 class Chosen:
-    """The cheapest schedule that there are kernels for, and its sizes by pass, before the compiler is asked."""
+    """A schedule that there are kernels for, and its best sizes by pass, before the compiler is asked."""
 
     call: Call
     programs: Programs
@@ -55,6 +56,17 @@ class Chosen:
         advice = needs.get(launch) or next(iter(needs.values()))
         return first_that_fits(f"{name} of {self.call}", self._options(launch), make, self.call.machine, advice)
 
+    def lighter(self, name: str, sizes: Sizes, make: Callable[[Sizes], TritonPass]) -> TritonPass:
+        """As `kernel`, of a kernel that the solver has no sizes of its own for: with these, or with smaller ones.
+
+        Raises:
+            PlanError, BuildError: as `kernel`.
+        """
+        if interpreted():
+            return make(sizes)
+        options = [Option(s, max(1, s.rows) * max(1, s.columns) / s.warps, s.stages) for s in smaller(sizes)]
+        return first_that_fits(f"{name} of {self.call}", options, make, self.call.machine, "shorter axes")
+
     def _options(self, launch: LaunchName) -> list[Option]:
         """Sizes of a launch, best first, where what it shares with the others stays as chosen."""
         found = alternatives(self.call, self.choice, launch, MOST_OPTIONS)
@@ -78,8 +90,10 @@ def choose(
     time: int,
     dtype: Dtype,
     among: tuple[str, ...] = RENDERED,
-) -> Chosen:
+) -> tuple[Chosen, ...]:
     """Solve for the sizes. Batch and time count by powers of two: calls that differ less share their kernels.
+
+    A schedule is there once, cheapest first: the next one is for where no kernel of those before it fits.
 
     Args:
         among: Schedules that may be chosen.
@@ -99,15 +113,19 @@ def choose(
     if not found:
         told = "\n".join(f"{name}: {reason}" for name, reason in reasons.items() if name in among)
         raise PlanError(f"no kernel for {call}\n{told}")
-    if found[0].schedule == "alternating":  # its products are the library's, and have no sizes of ours
-        pointwise = alternating.sizes_of(lengths)
-        return Chosen(call, programs, found[0], pointwise, pointwise, pointwise)
-    values = found[0].solution.values
+    return tuple(_chosen(call, programs, choice) for choice in found)
+
+
+def _chosen(call: Call, programs: Programs, choice: Choice) -> Chosen:
+    if choice.schedule == "alternating":  # its products are the library's, and have no sizes of ours
+        pointwise = alternating.sizes_of(call.lengths)
+        return Chosen(call, programs, choice, pointwise, pointwise, pointwise)
 
     def sizes(name: LaunchName) -> Sizes:
-        return _sizes(programs, lengths, values, _launch(programs, name), call.gpu.warp_threads)
+        launch = _launch(programs, name)
+        return _sizes(programs, call.lengths, choice.solution.values, launch, call.gpu.warp_threads)
 
-    return Chosen(call, programs, found[0], sizes("forward"), sizes("backward"), sizes("step"))
+    return Chosen(call, programs, choice, sizes("forward"), sizes("backward"), sizes("step"))
 
 
 def _launch(programs: Programs, name: LaunchName) -> LaunchName:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rekern.render import render_triton
 from rekern.runtime.gpu.export_text import merge
-from rekern.runtime.gpu.views import Views
-from rekern.schedules.triton.passes import Use
+from rekern.runtime.gpu.views import PASSES, Views
+from rekern.schedules.triton.passes import TritonPass, Use
 from rekern.spec import Operand
 from rekern.trace import Dim
 
@@ -29,9 +29,9 @@ class Host:
 
     def __init__(self, views: Views) -> None:
         self.views, self.programs, self.spec = views, views.programs, views.programs.spec
-        self.sizes = dict(views.chosen.forward.lengths)
-        self.torch_dtype = f"torch.{views.dtype}"
-        self.passes = views.by_name()
+        self.sizes = views.lengths
+        self.torch_dtype = f"torch.{views.call.dtype}"
+        self.passes: dict[str, TritonPass] = {name: views.of(name)[0] for name in PASSES}  # a time loop is one kernel
         modules = {name: render_triton(view) for name, view in self.passes.items()}
         if self._same_step(modules):
             del modules["step"]
@@ -67,7 +67,7 @@ class Host:
         return f"step_{word(self.spec.name)}"
 
     def _same_step(self, modules: Mapping[str, str]) -> bool:
-        forward, step = self.views.chosen.forward, self.views.chosen.step
+        forward, step = self.passes["forward"].sizes, self.passes["step"].sizes
         same = (forward.warps, forward.stages) == (step.warps, step.stages)
         return same and modules["step"] == modules["forward"]
 

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GROUPS = {"forward": "FORWARD", "recording": "FORWARD", "backward": "BACKWARD", "step": "STEP"}
-
 
 @dataclass(frozen=True)
 class Merged:
@@ -33,18 +31,18 @@ class Merged:
 def merge(modules: Mapping[str, str], entries: Mapping[str, str]) -> Merged:
     """One file of the modules of several passes.
 
-    A constant that is not the same in all passes has the name of the pass in front of its own.
+    A constant that is not the same in all passes has the name of the first pass with its value in front of its own.
 
     Args:
         entries: Names of the kernels by pass.
     """
     constants = {name: _constants(text) for name, text in modules.items()}
-    values: dict[str, set[str]] = {}
-    for found in constants.values():
+    values: dict[str, dict[str, str]] = {}  # the pass that has a line first, by the name of the constant
+    for name, found in constants.items():
         for constant, line in found.items():
-            values.setdefault(constant, set()).add(line)
+            values.setdefault(constant, {}).setdefault(line, name)
     renamed = {
-        name: {c: c if len(values[c]) == 1 else f"{GROUPS[name]}_{c}" for c in found}
+        name: {c: c if len(values[c]) == 1 else f"{values[c][line].upper()}_{c}" for c, line in found.items()}
         for name, found in constants.items()
     }
     lines = {

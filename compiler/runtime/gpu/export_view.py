@@ -51,9 +51,9 @@ class Export:
 
     @property
     def title(self) -> str:
-        gpu = self.views.machine.gpu
+        gpu = self.views.call.machine.gpu
         assert gpu is not None
-        name = f"{self.views.machine.name} ({gpu.architecture})"
+        name = f"{self.views.call.machine.name} ({gpu.architecture})"
         return f"{self.views.spec.name} for {name}, {MARK} {version('rekern')}."
 
     @property
@@ -62,7 +62,7 @@ class Export:
 
     @property
     def dtype(self) -> str:
-        return self.views.dtype
+        return self.views.call.dtype
 
     @property
     def lengths(self) -> str:

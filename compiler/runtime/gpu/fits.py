@@ -7,7 +7,7 @@ exceeds a limit of the machine. What a compiler has said before is remembered, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rekern.backends.compile import compile_source, toolchain_of
 from rekern.backends.offline import Source
@@ -19,6 +19,8 @@ from rekern.runtime.gpu.launches import source_of
 from rekern.schedules.triton.passes import Sizes, TritonPass
 
 MOST_TRIES = 8  # a kernel that spills takes the compiler up to ten seconds
+MOST_WARPS = 16
+LEAST_COLUMNS = 16  # shorter rows of a tile are less than a line of memory
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class Option:
         s = self.sizes
         tile = [f"columns={s.columns}"] * (s.columns > 0) + [f"rows={s.rows}"] * (s.rows > 0)
         return ", ".join([*tile, f"warps={s.warps}", f"stages={s.stages}"])
+
+
+def smaller(sizes: Sizes) -> list[Sizes]:
+    """These sizes, then fewer loads in flight, then less of the tile, rows before columns, then more warps for it."""
+    found = [sizes]
+    while found[-1].stages > 1:
+        found.append(replace(found[-1], stages=found[-1].stages // 2))
+    while (last := found[-1]).rows > 1 or last.columns > LEAST_COLUMNS:
+        found.append(replace(last, rows=last.rows // 2) if last.rows > 1 else replace(last, columns=last.columns // 2))
+    while found[-1].warps < MOST_WARPS:
+        found.append(replace(found[-1], warps=found[-1].warps * 2))
+    return found
 
 
 def first_that_fits(

@@ -21,19 +21,29 @@ from rekern.runtime.arguments import Arguments, check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, Latest
 from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
 from rekern.runtime.gpu.alternating import AlternatingLoop
-from rekern.runtime.gpu.base import NAMES, GpuLoop, Way, aligned_operands
-from rekern.runtime.gpu.choose import choose
+from rekern.runtime.gpu.base import GpuLoop
+from rekern.runtime.gpu.choose import TIME_LOOPS, choose
+from rekern.runtime.gpu.kernels import AlternatingKernels, Kernels, ScanKernels, TimeLoopKernels, fitting
 from rekern.runtime.gpu.loop import Loop
 from rekern.runtime.gpu.scan import Scan
-from rekern.runtime.gpu.views import views
+from rekern.runtime.gpu.variants import DTYPES, Way, aligned_operands, groups_of, variant_of
+from rekern.runtime.gpu.views import PASSES, views
 from rekern.schedules.programs import programs
 from rekern.spec import Recurrence, scalar_value
 
 Output = Tensor | dict[str, Tensor]
-LOOPS: Mapping[str, type[Loop | AlternatingLoop]] = {
-    "time_loop": Loop, "one_block": Loop, "alternating": AlternatingLoop, "scan": Scan,
-}  # fmt: skip
-DTYPE_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def loop_of(kernels: Kernels, arguments: Arguments, plan: str) -> GpuLoop:
+    """What launches them."""
+    match kernels:
+        case ScanKernels():
+            return Scan(kernels, arguments, plan)
+        case TimeLoopKernels():
+            return Loop(kernels, arguments, plan)
+        case AlternatingKernels():
+            return AlternatingLoop(kernels, arguments, plan)
+    raise AssertionError(kernels)
 
 
 class GpuKernel:
@@ -110,7 +120,7 @@ class GpuKernel:
         needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *states.values()))
         check_in_place(self.spec, self._by_name(tensors), states, needs_gradient)
         arguments = check(self.spec, self._by_name(tensors), states, None, restart)
-        loop = self._loop(arguments, Way(False, False, reset is not None, False), one_step=True)
+        loop = self._loop(arguments, Way(reset=reset is not None, one_step=True))
         first = [states[o.name] for o in self.spec.states]
         outputs, last, _ = loop.forward(tensors, first, self._scalars(arguments, scalars), None, restart, in_place=True)
         for own, new in zip(first, last, strict=True):
@@ -138,6 +148,9 @@ class GpuKernel:
     ) -> dict[str, str]:  # fmt: skip
         """The Triton of every pass: forward, recording (with what a gradient reads), backward, step; without a GPU too.
 
+        It is what such a call launches: the schedule and the sizes are the first that fit. A pass of several kernels
+        has their modules one behind the other, in the order in which they first run.
+
         Args:
             dtype: Of operands and outputs.
             batch, heads, time: Of the call that sizes are chosen for; usual ones where they are not given.
@@ -145,9 +158,10 @@ class GpuKernel:
 
         Raises:
             PlanError: an axis or dtype is unknown, or nothing fits the machine.
+            BuildError: Triton is missing, or a kernel does not compile.
         """
         found = views(self.spec, self.machine, dtype, lengths, batch, heads, time)
-        return {name: render_triton(view) for name, view in found.by_name().items()}
+        return {name: "\n\n".join(render_triton(view) for view in found.of(name)) for name in PASSES}
 
     def export(
         self, path: str | os.PathLike[str], *, dtype: str = "float32", batch: int | None = None,
@@ -164,7 +178,7 @@ class GpuKernel:
         """
         from rekern.runtime.gpu.export import write_export  # a call needs none of it
 
-        write_export(views(self.spec, self.machine, dtype, lengths, batch, heads, time), Path(path))
+        write_export(views(self.spec, self.machine, dtype, lengths, batch, heads, time, TIME_LOOPS), Path(path))
 
     def __repr__(self) -> str:
         names = ", ".join(o.name for o in self.spec.of_kind("input", "param"))
@@ -182,7 +196,7 @@ class GpuKernel:
                  **{f"state {n!r}": t for n, t in found[2].items()}}  # fmt: skip
         first, place = next(((n, t.device) for n, t in named.items()), ("", None))
         for what, t in named.items():
-            if t.dtype not in NAMES:
+            if t.dtype not in DTYPES:
                 raise ArgumentError(
                     f"{self.spec.name}: {what} is {t.dtype}; kernels for GPUs compute in float32, "
                     'expected float32, bfloat16 or float16\ncast it, or compile with target="cpu"'
@@ -209,25 +223,20 @@ class GpuKernel:
         operands = self.spec.of_kind("scalar")
         return {o.name: given.get(o.name, float(scalar_value(self.spec, o, arguments.sizes))) for o in operands}
 
-    def _loop(self, arguments: Arguments, way: Way, one_step: bool = False) -> GpuLoop:
+    def _loop(self, arguments: Arguments, way: Way) -> GpuLoop:
         tensors = arguments.tensors
         shapes = tuple((t.shape, t.dtype, t.device) for t in tensors.values())
-        key = shapes, len(arguments.sequences), way, one_step, aligned_operands(self.spec, arguments)
+        key = shapes, len(arguments.sequences), way, aligned_operands(self.spec, arguments)
         loop = self._loops.get(key)
         if loop is None:
             first = tensors[self.spec.of_kind("input")[0].name]
-            chosen = choose(
+            found = choose(
                 self.machine, self.programs, tuple((a, arguments.sizes[a]) for a in self.spec.axes),
-                len(arguments.sequences), arguments.heads, arguments.time, DTYPE_NAMES[NAMES[first.dtype]],
+                len(arguments.sequences), arguments.heads, arguments.time, DTYPES[first.dtype],
             )  # fmt: skip
-            gpu = self.machine.gpu
-            assert gpu is not None
-            precision = "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
-            kind = LOOPS[chosen.choice.schedule]
-            if one_step and kind is Scan:  # one step is a time loop
-                kind = Loop
-            plan = f"{chosen.choice.schedule} for {self.machine.name}"
-            loop = kind(self.programs, arguments, way, chosen, precision, plan, one_step)
+            variant = variant_of(self.spec, arguments, way, self.machine)
+            kernels = fitting(found, variant, groups_of(self.spec, arguments), way)
+            loop = loop_of(kernels, arguments, f"{kernels.chosen.choice.schedule} for {self.machine.name}")
             self._loops.put(key, loop)
         return loop
 

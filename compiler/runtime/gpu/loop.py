@@ -13,11 +13,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rekern.runtime.arguments import Arguments
 from rekern.runtime.gpu.base import Given, GpuLoop
+from rekern.runtime.gpu.kernels import TimeLoopKernels
 from rekern.runtime.gpu.launches import Launch
-from rekern.schedules.triton.backward import backward_pass
-from rekern.schedules.triton.forward import forward_pass
-from rekern.schedules.triton.passes import TritonPass, Use
+from rekern.schedules.triton.passes import Use
 from rekern.spec import Operand
 from rekern.trace import Dim
 
@@ -25,43 +25,29 @@ from rekern.trace import Dim
 class Loop(GpuLoop):
     """One kind of call of the time loop."""
 
-    # -- kernels
-
-    @cached_property
-    def forward_view(self) -> TritonPass:
-        """The forward pass."""
-        return self.chosen.kernel(
-            "step" if self.one_step else "forward",
-            lambda sizes: forward_pass(self.programs, sizes, self.variant, self.way.record),
-        )
-
-    @cached_property
-    def backward_view(self) -> TritonPass:
-        """The gradient. Blocks of steps are those of the forward pass."""
-        block = self.forward_view.sizes.block
-        return self.chosen.kernel(
-            "backward", lambda sizes: backward_pass(self.programs, replace(sizes, block=block), self.variant)
-        )
+    def __init__(self, kernels: TimeLoopKernels, arguments: Arguments, plan: str) -> None:
+        super().__init__(kernels, arguments, plan)
+        self.kernels = kernels
 
     @cached_property
     def forward_launch(self) -> Launch:
         """The forward pass, compiled."""
-        return Launch(self.forward_view, self.device, self.plan)
+        return Launch(self.kernels.forward, self.device, self.plan)
 
     @cached_property
     def backward_launch(self) -> Launch:
         """The gradient, compiled."""
-        return Launch(self.backward_view, self.device, self.plan)
+        return Launch(self.kernels.backward, self.device, self.plan)
 
     @property
     def parts(self) -> frozenset[str]:
-        return self.backward_view.parts
+        return self.kernels.backward.parts
 
     # -- memory
 
     def blocks(self) -> int:
         """States that are kept for the gradient, of all sequences of one head."""
-        block = self.forward_view.sizes.block
+        block = self.kernels.forward.sizes.block
         if self.way.packed:
             return self.arguments.time // block + len(self.arguments.sequences)
         return self.arguments.batch * -(-self.arguments.time // block)
@@ -71,7 +57,7 @@ class Loop(GpuLoop):
         if not self.way.record:
             return {}
         if self.programs.keep == "steps":
-            return {"kept": self.new((*self.shape("BTH", ()), self.forward_view.slot))}
+            return {"kept": self.new((*self.shape("BTH", ()), self.kernels.forward.slot))}
         lead = self.blocks(), self.arguments.heads
         return {o.name: self.new((*lead, *self.shape("", o.dims))) for o in self.spec.states}
 
@@ -87,7 +73,7 @@ class Loop(GpuLoop):
         for o, t in zip(self.spec.states, first, strict=True):
             given["state_in", o.name] = self.first(o, t)
             # Tiles of columns all read a state without columns: it must not change before the last has done so.
-            own = in_place and (self.forward_view.column_tiles == 1 or lane in o.dims)
+            own = in_place and (self.kernels.forward.column_tiles == 1 or lane in o.dims)
             given["state_out", o.name] = given["state_in", o.name] if own else self.new(self.shape("NH", o.dims))
         for n, dims in self.spec.step.output_dims.items():
             given["output", n] = self.new(self.shape("BTH", dims), self.dtype)
@@ -103,7 +89,7 @@ class Loop(GpuLoop):
         cotangents: Sequence[Tensor | None], kept: Sequence[Tensor],
     ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
         """Cotangents of operands and of first states."""
-        view, spec = self.backward_view, self.spec
+        view, spec = self.kernels.backward, self.spec
         given = self.operands(operands, boundaries, reset)
         given |= self.d_given(cotangents)
         for o in spec.states:
@@ -138,8 +124,8 @@ class Loop(GpuLoop):
         self.backward_launch(given, self.counts, scalars, self.groups)
 
     def _is_shared(self, o: Operand) -> bool:
-        return self.backward_view.column_tiles > 1 and self.programs.lane not in o.dims
+        return self.kernels.backward.column_tiles > 1 and self.programs.lane not in o.dims
 
     def _result(self, dims: Sequence[Dim], lead: str, dtype: torch.dtype, parts: bool) -> Tensor:
         shape = self.shape(lead, dims)
-        return self.new((self.backward_view.column_tiles, *shape) if parts else shape, dtype)
+        return self.new((self.kernels.backward.column_tiles, *shape) if parts else shape, dtype)

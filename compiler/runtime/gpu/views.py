@@ -1,82 +1,102 @@
-"""The kernels of a recurrence for a GPU that need not be there, for sizes of a usual call.
+"""The kernels of a recurrence for a GPU that need not be there.
 
-In: a spec, a machine, lengths, a dtype. Out: `Views`: each pass as its template sees it, and what was chosen.
+In: a call without its tensors, or a spec, a machine, a dtype and lengths. Out: `Views`: the kernels that such calls
+launch, as their templates see them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Literal, get_args
 
 from rekern.errors import PlanError
 from rekern.hwmodels import Machine
-from rekern.runtime.gpu.choose import TIME_LOOPS, Chosen, choose
-from rekern.schedules.gpu.call import DTYPES, Dtype
+from rekern.runtime.gpu.choose import RENDERED, choose
+from rekern.runtime.gpu.kernels import Kernels, fitting
+from rekern.runtime.gpu.variants import Way, plain_variant
+from rekern.schedules.gpu.call import DTYPES, Call, Dtype
 from rekern.schedules.gpu.usual import OTHER, usual_sizes
 from rekern.schedules.programs import Programs, programs
-from rekern.schedules.triton.backward import backward_pass
-from rekern.schedules.triton.forward import forward_pass
-from rekern.schedules.triton.passes import Sizes, TritonPass, Variant
+from rekern.schedules.triton.passes import TritonPass
 from rekern.spec import Recurrence
 
-SPELLED: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+PassName = Literal["forward", "recording", "backward", "step"]
+PASSES: tuple[PassName, ...] = get_args(PassName)
 
 
 @dataclass(frozen=True)
 class Views:
-    """The passes of a time loop for plain calls: no packed sequences, no restarts, all operands with all heads."""
+    """The kernels of plain calls: no packed sequences, no restarts, operands dense, in one dtype and with all heads.
 
-    spec: Recurrence
-    programs: Programs
-    machine: Machine
-    dtype: Dtype
-    chosen: Chosen
+    Args:
+        among: Schedules that may be chosen.
+
+    Raises:
+        PlanError: of every kernel: nothing fits the machine.
+        BuildError: Triton is missing, or a kernel does not compile.
+    """
+
+    call: Call
+    among: tuple[str, ...] = RENDERED
 
     @property
-    def variant(self) -> Variant:
-        """What the passes are made for."""
-        names = [o.name for o in self.programs.spec.of_kind("input", "param")] + [*self.programs.spec.step.output_dims]
-        spelled = SPELLED[self.dtype]
-        dtypes = tuple(sorted((n, spelled) for n in names)) if spelled != "fp32" else ()
-        gpu = self.machine.gpu
-        assert gpu is not None
-        return Variant(dtypes, precision="tf32x3" if gpu.vendor == "nvidia" else "ieee")
+    def spec(self) -> Recurrence:
+        return self.call.spec
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """Of all axes."""
+        return dict(self.call.lengths)
 
     @cached_property
-    def forward(self) -> TritonPass:
-        return forward_pass(self.programs, self.chosen.forward, self.variant, record=False)
+    def programs(self) -> Programs:
+        return programs(self.spec)
 
     @cached_property
-    def recording(self) -> TritonPass:
-        """The forward pass that keeps what the gradient reads."""
-        return forward_pass(self.programs, self.chosen.forward, self.variant, record=True)
+    def plain(self) -> Kernels:
+        """Of a call without a gradient."""
+        return self._kernels(Way())
 
     @cached_property
-    def backward(self) -> TritonPass:
-        """The gradient. Blocks of steps are those of the forward pass."""
-        sizes: Sizes = replace(self.chosen.backward, block=self.chosen.forward.block)
-        return backward_pass(self.programs, sizes, self.variant)
+    def recorded(self) -> Kernels:
+        """Of a call with one."""
+        return self._kernels(Way(record=True))
 
     @cached_property
-    def step(self) -> TritonPass:
-        """The forward pass with the sizes of a single step."""
-        return forward_pass(self.programs, self.chosen.step, self.variant, record=False)
+    def single(self) -> Kernels:
+        """Of one step."""
+        return self._kernels(Way(one_step=True))
 
-    def by_name(self) -> dict[str, TritonPass]:
-        """All of them, in the order in which they are shown."""
-        return {"forward": self.forward, "recording": self.recording, "backward": self.backward, "step": self.step}
+    def _kernels(self, way: Way) -> Kernels:
+        c = self.call
+        found = choose(c.machine, self.programs, c.lengths, c.batch, c.heads, c.time, c.dtype, self.among)
+        variant = plain_variant(c.spec, self.lengths, c.dtype, c.machine)
+        return fitting(found, variant, {o.name: 1 for o in c.spec.of_kind("input", "param")}, way)
+
+    def of(self, name: PassName) -> tuple[TritonPass, ...]:
+        """The kernels of a pass, in the order in which they first run."""
+        match name:
+            case "forward":
+                return self.plain.of("forward")
+            case "recording":
+                return self.recorded.of("forward")
+            case "backward":
+                return self.recorded.of("backward")
+            case "step":
+                return self.single.of("forward")
 
 
 def views(
     spec: Recurrence, machine: Machine, dtype: str, lengths: Mapping[str, int],
     batch: int | None = None, heads: int | None = None, time: int | None = None,
+    among: tuple[str, ...] = RENDERED,
 ) -> Views:  # fmt: skip
-    """The passes for these lengths; what is not given is as in a usual call of the spec.
+    """The kernels for these lengths; what is not given is as in a usual call of the spec.
 
     Raises:
-        PlanError: an axis or dtype is unknown, a length is below 1, or nothing fits the machine.
+        PlanError: an axis or dtype is unknown, or a length is below 1.
     """
     for axis in lengths:
         if axis not in spec.axes:
@@ -88,9 +108,8 @@ def views(
     if known is None:
         raise PlanError(f"{spec.name}: there is no dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     usual_batch, usual_heads, usual_time, usual = usual_sizes(spec)[0]
-    found = tuple((a, lengths.get(a, usual.get(a, OTHER))) for a in spec.axes)
-    made = programs(spec)
-    chosen = choose(
-        machine, made, found, batch or usual_batch, heads or usual_heads, time or usual_time, known, TIME_LOOPS
-    )
-    return Views(spec, made, machine, known, chosen)
+    call = Call.of(
+        spec, {a: lengths.get(a, usual.get(a, OTHER)) for a in spec.axes}, machine,
+        batch=batch or usual_batch, heads=heads or usual_heads, time=time or usual_time, dtype=known,
+    )  # fmt: skip
+    return Views(call, among)

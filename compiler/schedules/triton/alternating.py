@@ -25,6 +25,9 @@ BLOCK_NUMBERS = 128  # of one value in a block of threads that makes tiles of co
 THREAD_NUMBERS = 8  # of one value that a thread may hold where a block makes whole rows, before there are more warps
 MOST_WARPS = 16
 
+# Makes a kernel, which is named for messages, with sizes near those given.
+Fit = Callable[[str, Sizes, Callable[[Sizes], TritonPass]], TritonPass]
+
 
 @dataclass(frozen=True)
 class AlternatingPass:
@@ -70,25 +73,33 @@ def sizes_of(lengths: tuple[tuple[str, int], ...]) -> Sizes:
     return Sizes(lengths, columns, BLOCK_NUMBERS // columns, 4, 1)
 
 
+def as_given(name: str, sizes: Sizes, make: Callable[[Sizes], TritonPass]) -> TritonPass:
+    """A kernel with these sizes, whatever the machine."""
+    return make(sizes)
+
+
 def alternating_pass(
-    programs: Programs, name: PassName, sizes: Sizes, variant: Variant, kind: Callable[[str], Hashable]
-) -> AlternatingPass:
+    programs: Programs, name: PassName, sizes: Sizes, variant: Variant, kind: Callable[[str], Hashable],
+    fit: Fit = as_given,
+) -> AlternatingPass:  # fmt: skip
     """The products and kernels of one pass.
 
     Args:
         kind: Of a weight, by its name: weights of one kind can be laid side by side.
+        fit: Makes each kernel, with its sizes or with smaller ones.
     """
-    return Alternating(programs, name, sizes, variant, kind).build()
+    return Alternating(programs, name, sizes, variant, kind, fit).build()
 
 
 class Alternating:
     """Builds one pass."""
 
     def __init__(
-        self, programs: Programs, name: PassName, sizes: Sizes, variant: Variant, kind: Callable[[str], Hashable]
-    ) -> None:
+        self, programs: Programs, name: PassName, sizes: Sizes, variant: Variant, kind: Callable[[str], Hashable],
+        fit: Fit,
+    ) -> None:  # fmt: skip
         self.programs, self.spec, self.name = programs, programs.spec, name
-        self.sizes, self.variant = sizes, variant
+        self.sizes, self.variant, self.fit = sizes, variant, fit
         held = TimeLoop(programs, name, sizes, variant, "step").held
         known = {*(o.name for o in self.spec.of_kind("input")), *map(cotangent, self.spec.step.outputs)}
         self.stages = stages(self._assigns(), held, frozenset(known), kind)
@@ -116,9 +127,12 @@ class Alternating:
 
     def _kernel(self, part: PartName, halves: Sequence[Half]) -> TritonPass:
         lane = self._lane(halves) if part != "inputs" else None
-        sizes = self._sizes(lane)
-        loop = TimeLoop(self.programs, self.name, sizes, self.variant, part, lane, self.stages.places)
-        return Pointwise(loop, self.stages).build(halves)
+
+        def make(sizes: Sizes) -> TritonPass:
+            loop = TimeLoop(self.programs, self.name, sizes, self.variant, part, lane, self.stages.places)
+            return Pointwise(loop, self.stages).build(halves)
+
+        return self.fit(f"{self.name}, {part}", self._sizes(lane), make)
 
     def _sizes(self, lane: str | None) -> Sizes:
         lengths = dict(self.sizes.lengths)
@@ -126,7 +140,8 @@ class Alternating:
             return replace(self.sizes, columns=min(self.sizes.columns, power_of_two(lengths[lane])))
         row = power_of_two(max(lengths.values(), default=1))
         rows = max(1, self.sizes.rows * self.sizes.columns // row)
-        return replace(self.sizes, rows=rows, warps=min(MOST_WARPS, max(4, rows * row // (32 * THREAD_NUMBERS))))
+        warps = min(MOST_WARPS, max(4, rows * row // (32 * THREAD_NUMBERS)))
+        return replace(self.sizes, columns=0, rows=rows, warps=warps)
 
     def _lane(self, halves: Iterable[Half]) -> str | None:
         """The axis that blocks share out: of all that is written, where nothing is summed inside of a row."""
