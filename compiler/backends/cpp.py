@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from subprocess import DEVNULL, PIPE
 
 import torch  # noqa: F401  # first, so that kernels bind to the OpenMP runtime that torch has loaded
 
+from rekern.backends.turns import renew_in_child, turns
 from rekern.errors import BuildError
 from rekern.settings import Settings
 
@@ -40,6 +41,7 @@ FLAGS = (
     "-ffp-contract=fast",
     "-fvisibility=hidden",
 )
+UNROLLED = 1 << 20  # characters; more than any source has
 LIBRARY = "kernel.so"
 OBJECT = "object.o"
 INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
@@ -178,42 +180,32 @@ def _make(source: Source, result: str, tools: Toolchain, store: Path, final: Pat
 
 def _compile(source: Source, result: str, tools: Toolchain, folder: Path) -> str | None:
     """Compile the source in `folder`; link a library with what others have too. What the compiler says if it fails."""
-    compile_only = [tools.command, *tools.flags, "-c", "kernel.cpp", "-o", OBJECT]
-    with subprocess.Popen(compile_only, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True) as compiling:
-        shared: list[Path] = []
-        broken: BuildError | None = None
-        try:
-            shared += _objects(source) if result == LIBRARY else []
-        except BuildError as error:
-            broken = error
-        output = compiling.communicate()[1]
-    if compiling.returncode != 0:
-        return output
-    if broken is not None:
-        raise broken
-    if result == OBJECT:
-        return None
-    link = [tools.command, *tools.flags, OBJECT, *map(str, shared), "-o", LIBRARY]
-    linking = subprocess.run(link, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True, check=False)
+    def told(command: Sequence[str]) -> str | None:
+        done = subprocess.run(command, cwd=folder, stdout=DEVNULL, stderr=PIPE, text=True, check=False)
+        return done.stderr if done.returncode != 0 else None
+
+    if result == LIBRARY:
+        start_objects(source)
+    with turns().turn(_length(source)):  # what waits for others has no turn: those wait for one
+        error = told([tools.command, *tools.flags, "-c", "kernel.cpp", "-o", OBJECT])
+    if error is not None or result == OBJECT:
+        return error
+    shared = [str(_made(s, OBJECT)) for s in source.linked()]
+    error = told([tools.command, *tools.flags, OBJECT, *shared, "-o", LIBRARY])
     (folder / OBJECT).unlink(missing_ok=True)
-    return linking.stderr if linking.returncode != 0 else None
-
-
-def _objects(source: Source) -> list[Path]:
-    """What `source` is linked with, compiled side by side."""
-    linked = source.linked()
-    try:
-        futures = [_object_builders().submit(_made, s, OBJECT) for s in linked]
-    except RuntimeError:  # the interpreter is about to end and starts no more threads
-        return [_made(s, OBJECT) for s in linked]
-    return [f.result() for f in futures]
+    return error
 
 
 def start_objects(source: Source) -> None:
     """Have what `source` is linked with compiled in the background. Who needs it asks again, and hears of faults."""
-    with suppress(RuntimeError):  # the interpreter is about to end
+    with suppress(RuntimeError):  # the interpreter is about to end and starts no more threads
         for s in source.linked():
             _object_builders().submit(_made, s, OBJECT)
+
+
+def _length(source: Source) -> int:
+    """How long a source takes to compile, roughly: the tiles of products are few lines and many instructions."""
+    return len(source.text) + ("contract" in source.name) * UNROLLED
 
 
 def _keep_failed(folder: Path, store: Path, name: str) -> Path:
@@ -273,16 +265,16 @@ def _open(path: Path) -> ctypes.CDLL:
 @cache
 def builders() -> ThreadPoolExecutor:
     """Threads that wait for compilers: as many as there are cores. A process that ends waits for them."""
-    return _pool("rekern-build", builders)
+    renew_in_child(builders)
+    return _pool("rekern-build")
 
 
 @cache
 def _object_builders() -> ThreadPoolExecutor:
     """The same for what kernels are linked with: threads that build kernels wait for these."""
-    return _pool("rekern-object", _object_builders)
+    renew_in_child(_object_builders)
+    return _pool("rekern-object")
 
 
-def _pool(name: str, owner: Callable[[], ThreadPoolExecutor]) -> ThreadPoolExecutor:
-    if hasattr(os, "register_at_fork"):     # threads stay behind in the parent
-        os.register_at_fork(after_in_child=owner.cache_clear)  # type: ignore[attr-defined]  # mypy does not know of @cache here
+def _pool(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix=name)
