@@ -68,6 +68,7 @@ def _declare(kind: Kind, dims: tuple[Dim, ...], **facts: object) -> Array:
     # 0 and 0.0 are one fact
     facts = {n: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for n, v in facts.items()}
     # Type checkers see an Array, because that is what the body of the spec gets.
+    # Facts are checked by Operand itself.
     return cast(Array, Operand("?", kind, dims, **facts))  # type: ignore[arg-type]
 
 

@@ -127,6 +127,7 @@ class Array:
     def __ge__(self, other: Array | float) -> Array:
         return elementwise("ge", self, other)
 
+    # Of two arrays it is an array, as in NumPy; `object` promises a bool.
     def __eq__(self, other: object) -> Array:  # type: ignore[override]
         return elementwise("eq", self, as_array(other))
 

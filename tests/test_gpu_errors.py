@@ -148,7 +148,7 @@ def call_with(version: str | None) -> str:
     kept, module = triton.__version__, sys.modules.pop("triton.runtime.interpreter")
     try:
         if version is None:
-            sys.modules["triton.runtime.interpreter"] = None  # type: ignore[assignment]
+            sys.modules["triton.runtime.interpreter"] = None  # type: ignore[assignment]  # as if it were not installed
         else:
             sys.modules["triton.runtime.interpreter"] = module
             triton.__version__ = version

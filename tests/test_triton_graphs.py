@@ -38,7 +38,7 @@ def test_other_addresses_are_another_graph() -> None:
     recorder, launched = Recorder(), list[str]()
     graphs = Graphs(recorder)
     for key in ("a", "b", "a", "b", "a"):
-        graphs.run((key,), lambda key=key: launched.append(key))  # type: ignore[misc]
+        graphs.run((key,), lambda key=key: launched.append(key))  # type: ignore[misc]  # a default binds the name now
     assert launched == ["a", "b"]
     assert (recorder.captured, recorder.replays) == (2, [0, 1, 0])
 

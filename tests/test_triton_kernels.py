@@ -70,7 +70,7 @@ def test_fewer_loads_then_a_smaller_tile_then_more_warps() -> None:
     ],
 )
 def test_schedules_of_several_kernels_fit_the_machine(name: str, machine: str, dtype: str, schedule: str) -> None:
-    found = Views(usual_calls(zoo.load(name), load(machine), dtype)[1])  # type: ignore[arg-type]
+    found = Views(usual_calls(zoo.load(name), load(machine), dtype)[1])  # type: ignore[arg-type]  # plain text
     for kernels in (found.of("recording"), found.of("backward")):
         assert len(kernels) > 1
         for view in kernels:

@@ -51,6 +51,12 @@ def test_heads_in_groups(name: str, shared: tuple[str, ...], interpreter: Call) 
     limited(interpreter(errors_of, name, batch=2, time=4, one_head=shared), *LIMITS[torch.float32])
 
 
+@pytest.mark.parametrize("name", ["oja", "lstm", "layer_norm_lstm"])
+def test_kernels_that_are_short_of_registers(name: str, interpreter: Call) -> None:
+    reset = torch.tensor([[True, False, False, True, False], [False, False, True, False, True]])
+    limited(interpreter(errors_of, name, batch=2, time=5, reset=reset, crowded=True), *LIMITS[torch.float32])
+
+
 def test_this_process_compiles(interpreter: Call) -> None:
     assert os.environ.get("TRITON_INTERPRET") != "1"
     assert interpreter(os.getenv, "TRITON_INTERPRET") == "1"

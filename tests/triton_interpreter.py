@@ -49,17 +49,24 @@ def spec_of(name: str) -> Recurrence:
     return spec.bind(n=2) if "n" in spec.axes else spec
 
 
-def small(chosen: Any, *arguments: Any) -> Any:
-    """The sizes that the solver chose, made small enough for several tiles and blocks of small calls."""
+def small(chosen: Any, crowded: bool, *arguments: Any) -> Any:
+    """The sizes that the solver chose, made small enough for several tiles and blocks of small calls.
+
+    With `crowded` no loads are in flight, as where registers are short.
+    """
     found = chosen(*arguments)[0]
     passes = {}
     for name in ("forward", "backward", "step"):
         sizes = getattr(found, name)
         passes[name] = replace(sizes, columns=min(sizes.columns, TILE), rows=min(sizes.rows, ROWS), block=BLOCK)
+        if crowded:
+            passes[name] = replace(passes[name], stages=1)
     return (replace(found, **passes),)
 
 
-def kernel_of(spec: Recurrence, machine: str = "h100_sxm", among: tuple[str, ...] = ()) -> Any:
+def kernel_of(
+    spec: Recurrence, machine: str = "h100_sxm", among: tuple[str, ...] = (), crowded: bool = False
+) -> Any:
     """The kernel of a spec, with small sizes; `among`: schedules of which one is chosen."""
     from rekern.api import compile
     from rekern.runtime.gpu import kernel
@@ -67,14 +74,14 @@ def kernel_of(spec: Recurrence, machine: str = "h100_sxm", among: tuple[str, ...
     if not hasattr(kernel, "chosen_by_solver"):
         kernel.chosen_by_solver = kernel.choose
     options = {"among": among} if among else {}
-    kernel.choose = lambda *arguments: small(partial(kernel.chosen_by_solver, **options), *arguments)
-    return kernel.GpuKernel(spec, load(machine)) if among else compile(spec, machine)
+    kernel.choose = lambda *arguments: small(partial(kernel.chosen_by_solver, **options), crowded, *arguments)
+    return kernel.GpuKernel(spec, load(machine)) if among or crowded else compile(spec, machine)
 
 
 def errors_of(
     name: str | Recurrence, dtype: torch.dtype = torch.float32, seed: int = 0, one_head: tuple[str, ...] = (),
     batch: int = 1, time: int = 3, heads: int = 2, sequences: int | None = None, lengths: dict[str, int] = LENGTHS,
-    gradients: bool = True, among: tuple[str, ...] = (), **options: Any,
+    gradients: bool = True, among: tuple[str, ...] = (), crowded: bool = False, **options: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Errors of outputs, final states and gradients against the float64 reference on the same numbers."""
     spec = spec_of(name) if isinstance(name, str) else name
@@ -90,7 +97,7 @@ def errors_of(
         dtype=dtype,
     )
     state = {n: t.float() for n, t in state.items()}
-    actual = run(kernel_of(spec, among=among), spec, operands, state, gradients=gradients, **options)
+    actual = run(kernel_of(spec, among=among, crowded=crowded), spec, operands, state, gradients=gradients, **options)
     expected = run(None, spec, exact(operands), exact(state), gradients=gradients, **options)
     return errors(actual, expected)
 

@@ -84,7 +84,7 @@ def scanning(segment: int, backward_segment: int = 0) -> Iterator[None]:
         choice = SimpleNamespace(schedule="scan")
         return (Chosen(None, own, choice, forward, backward, forward),)  # type: ignore[arg-type]  # there was no choice
 
-    before, kernel.choose = kernel.choose, chosen  # type: ignore[assignment]
+    before, kernel.choose = kernel.choose, chosen  # type: ignore[assignment]  # undone below
     try:
         yield
     finally:

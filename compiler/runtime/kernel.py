@@ -158,6 +158,7 @@ class Kernel:
         """Past torch's dispatcher."""
         if call.options.record:
             # torch declares no types for apply.
+            # Torch gives `apply` no types.
             results = Recorded.apply(self, call, scalars, cu_seqlens, reset, *operands, *first)  # type: ignore[no-untyped-call]
             count = len(self._output_names)
             return self._named(results[:count], results[count:])

@@ -51,9 +51,8 @@ class Finish:
             shape = self._shape(a)
             if shape is None:
                 continue
-            assert a.use is not None
-            name = self.host.variable(a.use, a.operand)
-            part = (a.use, a.operand) in self._parts
+            name = self.host.variable(*a.array)
+            part = a.array in self._parts
             if part:
                 shape = f"({self.host.constant('backward', 'COLUMN_TILES')}, {shape[1:]}"
             line = f"{name} = {self.host.new(shape, self._dtype(a), 'zeros' if a.use == 'd_param' else 'empty')}"

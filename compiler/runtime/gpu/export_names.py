@@ -80,8 +80,8 @@ class Host:
             self.variables["output", n] = fresh(n)
         for view in self.passes.values():
             for a in view.arguments:
-                if a.kind == "pointer" and a.use is not None and (a.use, a.operand) not in self.variables:
-                    self.variables[a.use, a.operand] = fresh(self._base(a.use, a.operand))
+                if a.kind == "pointer" and a.array not in self.variables:
+                    self.variables[a.array] = fresh(self._base(*a.array))
 
     @staticmethod
     def _base(use: Use, operand: str) -> str:
@@ -145,11 +145,9 @@ class Host:
         lines: list[list[str]] = []
         for a in view.arguments:
             if a.kind == "pointer":
-                assert a.use is not None
-                lines.append([self.variable(a.use, a.operand)])
+                lines.append([self.variable(*a.array)])
             elif a.kind == "stride":
-                assert a.use is not None
-                array = self.variable(a.use, a.operand)
+                array = self.variable(*a.array)
                 text = f"{array}.stride(0)" if a.axis == "part" else f"*{array}.stride()[:3]"
                 if text not in lines[-1]:
                     lines[-1].append(text)

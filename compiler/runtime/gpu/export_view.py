@@ -255,7 +255,7 @@ class Export:
     @property
     def _kept(self) -> list[tuple[Use, str, str]]:
         pointers = [a for a in self.host.passes["recording"].arguments if a.use in ("recorded", "checkpoint")]
-        return [(a.use, a.operand, self._kept_shape(a)) for a in pointers if a.use is not None and a.kind == "pointer"]
+        return [(*a.array, self._kept_shape(a)) for a in pointers if a.kind == "pointer"]
 
     def _kept_shape(self, a: Argument) -> str:
         if a.use == "recorded":

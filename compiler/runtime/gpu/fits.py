@@ -84,8 +84,8 @@ def first_that_fits(
 
 
 def _lighter(tried: Option, left: Sequence[Option], verdict: Rejected | Failed) -> list[Option]:
-    """Options that take less of what was short, in order of cost; loads in flight are given up last."""
-    fewer = [o for o in left if o.sizes.stages < tried.sizes.stages]
+    """Options that take less of what was short, in order of cost; loads in flight are given up last, half at a time."""
+    fewer = [o for o in left if o.sizes.stages <= tried.sizes.stages // 2]
     if isinstance(verdict, Failed):
         return [o for o in left if o.registers < tried.registers]
     short = {reason.limit for reason in verdict.reasons}

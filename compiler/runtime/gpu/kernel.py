@@ -94,6 +94,7 @@ class GpuKernel:
         loop = self._loop(arguments, Way(record, reverse, reset is not None, cu_seqlens is not None))
         values = self._scalars(arguments, scalars)
         if record:
+            # Torch gives `apply` no types.
             results = Recorded.apply(loop, values, cu_seqlens, reset, *tensors, *first)  # type: ignore[no-untyped-call]
         else:
             outputs, last, _ = loop.forward(tensors, first, values, cu_seqlens, reset)

@@ -104,10 +104,9 @@ class Launch:
         for a in self.view.arguments:
             match a.kind:
                 case "pointer":
-                    values.append(tensors[a.use, a.operand])  # type: ignore[index]
+                    values.append(tensors[a.array])
                 case "stride":
-                    tensor = tensors[a.use, a.operand]  # type: ignore[index]
-                    values.append(tensor.stride(AXES[a.axis]))
+                    values.append(tensors[a.array].stride(AXES[a.axis]))
                 case "group":
                     values.append(groups[a.operand])
                 case "count":

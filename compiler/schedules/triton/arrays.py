@@ -13,7 +13,6 @@ from typing import Literal
 
 from rekern import ir
 from rekern.ir import Index
-from rekern.loops.program import Place
 from rekern.printers.triton import ROWS, Held
 from rekern.printers.triton_names import Names
 from rekern.schedules.triton.passes import Argument, Sizes, Use, Variant
@@ -199,7 +198,3 @@ class Arrays:
         axes = self.axes(array.dims, self.held.rows and array.lead not in ("param", "copy"))
         mask = self.mask(axes, rows)
         return f"tl.store({self.address(array, cell, step)}, {value}{f', mask={mask}' if mask else ''})"
-
-    def variable(self, place: Place) -> str:
-        """The name of an array's value."""
-        return self.names.of(place)

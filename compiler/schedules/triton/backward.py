@@ -61,6 +61,8 @@ class Backward:
         text = loop.step(back)
         self._back(text, back, pointers, d_out, results, rows, kept, copies)
         self._ends(d_last, d_first, copies, [text])
+        if loop.crowded and self.blocks:
+            self._park(d_first)
         reads = loop.plain_reads(again, back)
         texts = [text, self.again_text] if self.blocks else [text]
         loop.part("params", loop.load_params(pointers, texts, reads))
@@ -200,6 +202,13 @@ class Backward:
         return lines
 
     # -- before and after
+
+    def _park(self, d_first: dict[str, Pointer]) -> None:
+        """Cotangents of the states lie in memory, where those of the first states will be, while a block runs again."""
+        for o, cell in self.loop.tensors(self.spec.states):
+            name = self.names.of((cotangent(o.name), cell))
+            self.loop.part("park", [self.arrays.store(d_first[o.name], cell, name, rows="exists")])
+            self.loop.part("resume", [f"{name} = {self.arrays.load(d_first[o.name], cell, rows='exists')}"])
 
     def _ends(
         self, d_last: dict[str, Pointer], d_first: dict[str, Pointer], copies: dict[str, Pointer], texts: list[StepText]

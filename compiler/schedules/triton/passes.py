@@ -81,7 +81,7 @@ class Argument:
     Args:
         kind: "pointer", or a number of the call: "stride", "group" (heads that share one of the operand's), "count",
             "scalar".
-        use: Of a pointer: what it points to.
+        use: Of a pointer or a stride: what is pointed to.
         operand: Whose it is.
         axis: Of a stride: "batch", "time" or "head".
         dtype: As Triton spells it.
@@ -93,6 +93,12 @@ class Argument:
     use: Use | None = None
     operand: str = ""
     axis: str = ""
+
+    @property
+    def array(self) -> tuple[Use, str]:
+        """What a pointer points to, or whose stride it is."""
+        assert self.use is not None, self.name
+        return self.use, self.operand
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,8 @@ class TritonPass:
         recorded: What the forward pass keeps at every step (or, in a gradient with blocks, the rows of a scratch).
         shapes: Axes of the tensors of a step, by name.
         crowded: Whether registers are so short that nothing is kept over steps which a step can find again. That is
-            where a block with matrices has no loads in flight: more stages were found not to fit.
+            where a block with weights, or with a whole matrix as its state, has no loads in flight: more stages were
+            found not to fit.
     """
 
     name: PassName

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rekern.gradient import cotangent
 from rekern.loops.program import NEXT, Assign, Place
 from rekern.printers.triton import StepText
-from rekern.schedules.triton.arrays import Pointer
+from rekern.schedules.triton.arrays import Lead, Pointer
 from rekern.schedules.triton.passes import TritonPass, Use
 from rekern.schedules.triton.rows import Rows
 from rekern.schedules.triton.stages import Stages
@@ -55,11 +55,11 @@ class Pointwise:
     # -- arrays
 
     def _pointer(
-        self, use: Use, operand: str, dims: tuple[Dim, ...], lead: str, word: str, dtype: str = "fp32"
+        self, use: Use, operand: str, dims: tuple[Dim, ...], lead: Lead, word: str, dtype: str = "fp32"
     ) -> Pointer:
         """An array, which is declared where it is first needed."""
         if (use, operand) not in self.pointers:
-            self.pointers[use, operand] = self.arrays.pointer(use, operand, dims, lead, word, dtype)  # type: ignore[arg-type]
+            self.pointers[use, operand] = self.arrays.pointer(use, operand, dims, lead, word, dtype)
         return self.pointers[use, operand]
 
     def _state(self, name: str) -> Pointer:

@@ -19,16 +19,26 @@ from rekern.printers.triton import ROWS, Held, StepPrinter, StepText
 from rekern.printers.triton_names import Names
 from rekern.schedules.gpu.work import power_of_two
 from rekern.schedules.programs import Programs
-from rekern.schedules.triton.arrays import Arrays, Axes, Pointer
+from rekern.schedules.triton.arrays import Arrays, Axes, Lead, Pointer
 from rekern.schedules.triton.functions import FUNCTIONS, closure
 from rekern.schedules.triton.order import few_at_once, largest
-from rekern.schedules.triton.passes import Argument, Constant, PartName, PassName, Recorded, Sizes, TritonPass, Variant
+from rekern.schedules.triton.passes import (
+    Argument,
+    Constant,
+    PartName,
+    PassName,
+    Recorded,
+    Sizes,
+    TritonPass,
+    Use,
+    Variant,
+)  # fmt: skip
 from rekern.schedules.triton.segments import place_of_segment, place_of_sequence, read_later
 from rekern.spec import Operand
 from rekern.trace import Dim, cells_of
 
 NOTHING: Mapping[str, tuple[Dim, ...]] = {}
-PARTS = ("params", "states", "checkpoint", "block_states", "last")  # that a kernel may lack
+PARTS = ("params", "states", "checkpoint", "block_states", "park", "resume", "last")  # that a kernel may lack
 
 # Loads stand first in a step, so that they are under way together. With more numbers alive than so many a thread, of
 # the 255 registers that it has at most, they wait until they are needed: a late load costs less than a spill.
@@ -74,7 +84,7 @@ class TimeLoop:
         self.functions: set[str] = set()
         self.shapes: dict[str, tuple[str, ...]] = {}
         self.lines: dict[str, list[str]] = {}
-        self.crowded = programs.rows and sizes.stages == 1
+        self.crowded = (programs.rows or (self.blocks and lane is None)) and sizes.stages == 1
 
     def _roles(self) -> dict[str, Role]:
         found: dict[str, Role] = dict.fromkeys(self.products, "row")
@@ -124,9 +134,9 @@ class TimeLoop:
         found = {}
         for o in self.spec.of_kind("input", "param"):
             if o.name in names:
-                lead = "strided" if o.kind == "input" else "param"
-                use = "input" if o.kind == "input" else "param"
-                found[o.name] = self.arrays.pointer(use, o.name, o.dims, lead, o.name, self.variant.dtype(o.name))  # type: ignore[arg-type]
+                use: Use = "input" if o.kind == "input" else "param"
+                lead: Lead = "strided" if o.kind == "input" else "param"
+                found[o.name] = self.arrays.pointer(use, o.name, o.dims, lead, o.name, self.variant.dtype(o.name))
         return found
 
     def load_rows(self, pointers: Mapping[str, Pointer], read: set[Place], step: str) -> list[str]:
