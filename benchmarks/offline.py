@@ -122,8 +122,11 @@ def _row(about: tuple[str, str, str, str, str], call: Call, view: TritonPass, se
 def results(todo: Sequence[Case], workers: int) -> Iterator[list[Row]]:
     """The rows of each case, as they come."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(compiled, case) for case in todo]):
-            yield done.result()
+        try:
+            for done in as_completed([pool.submit(compiled, case) for case in todo]):
+                yield done.result()
+        finally:  # after a fault nobody waits for the rest
+            pool.shutdown(cancel_futures=True)
 
 
 def save(rows: Sequence[Row], folder: Path) -> None:
