@@ -104,6 +104,11 @@ def test_tensors_on_the_cpu_are_refused() -> None:
     )
 
 
+def test_a_step_has_no_time_axis() -> None:
+    with pytest.raises(ArgumentError, match=r"operand 'x' of a step has shape \[2, 3, 1, 4\], expected \[B, H, D\]"):
+        h100().step(**drawn())
+
+
 def test_operands_of_one_call_are_on_one_gpu() -> None:
     with FakeTensorMode():
         x, a = torch.empty(2, 3, 1, 4, device="cuda:0"), torch.empty(1, 4, device="cuda:1")

@@ -103,6 +103,25 @@ def check_in_place(
             )
 
 
+def with_time(spec: Recurrence, operands: Mapping[str, Operand]) -> dict[str, Operand]:
+    """The operands of a step with a time axis, one step long.
+
+    Raises:
+        ArgumentError: an input has another number of axes than [B, H, *dims].
+    """
+    found = dict(operands)
+    for o in spec.of_kind("input"):
+        value = operands.get(o.name)
+        if isinstance(value, Tensor):
+            if value.ndim != 2 + len(o.dims):
+                raise ArgumentError(
+                    f"{spec.name}: operand {o.name!r} of a step has shape {list(value.shape)}, "
+                    f"expected [{', '.join(map(str, ('B', 'H', *o.dims)))}]"
+                )
+            found[o.name] = value.unsqueeze(1)
+    return found
+
+
 def refuse_transforms(name: str) -> None:
     """torch.func would drop tangents and batch axes silently.
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rekern.errors import ArgumentError, BuildError, PlanError
+from rekern.errors import BuildError, PlanError
 from rekern.hwmodels import detect
 from rekern.reference import reference
 from rekern.runtime import ops
 from rekern.runtime.arguments import check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, CheckedCall, Latest
 from rekern.runtime.execute import CpuExecutor
-from rekern.runtime.given import Operand, check_facts, check_in_place, refuse_transforms, sort_operands
+from rekern.runtime.given import Operand, check_facts, check_in_place, refuse_transforms, sort_operands, with_time
 from rekern.runtime.recorded import Recorded
 from rekern.runtime.signature import Key, Options, eager, plain, signature
 from rekern.schedules.cpu.choose import plan
@@ -158,7 +158,6 @@ class Kernel:
         """Past torch's dispatcher."""
         if call.options.record:
             # torch declares no types for apply.
-            # Torch gives `apply` no types.
             results = Recorded.apply(self, call, scalars, cu_seqlens, reset, *operands, *first)  # type: ignore[no-untyped-call]
             count = len(self._output_names)
             return self._named(results[:count], results[count:])
@@ -239,17 +238,7 @@ class Kernel:
         if self._elsewhere(operands):
             return self.on_gpu.step(state=state, reset=reset, in_place=in_place, **operands)
         inputs = {o.name for o in self.spec.of_kind("input")}
-        for name, value in operands.items():
-            if name in inputs and isinstance(value, Tensor):
-                expected = 2 + len(self.spec.operand(name).dims)
-                if value.ndim != expected:
-                    dims = ", ".join(map(str, ("B", "H", *self.spec.operand(name).dims)))
-                    raise ArgumentError(
-                        f"{self.spec.name}: operand {name!r} of a step has shape {list(value.shape)}, expected [{dims}]"
-                    )
-        longer = {
-            n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()
-        }
+        longer = with_time(self.spec, operands)
         restart = dense_tensor(self.spec, "reset", reset).unsqueeze(1) if reset is not None else None
         tensors, scalars, states = sort_operands(self.spec, longer, state, self.check_facts)
         needs_gradient = torch.is_grad_enabled() and any(

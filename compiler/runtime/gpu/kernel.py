@@ -19,7 +19,7 @@ from rekern.hwmodels import Machine
 from rekern.render import render_triton
 from rekern.runtime.arguments import Arguments, check, dense_tensor
 from rekern.runtime.calls import MOST_KINDS, Latest
-from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands
+from rekern.runtime.given import Operand, check_in_place, refuse_transforms, sort_operands, with_time
 from rekern.runtime.gpu.alternating import AlternatingLoop
 from rekern.runtime.gpu.base import GpuLoop
 from rekern.runtime.gpu.choose import TIME_LOOPS, choose
@@ -110,8 +110,7 @@ class GpuKernel:
         **operands: Operand,
     ) -> tuple[Output, dict[str, Tensor]]:
         """One step, as `Kernel.step`: Input and output [B, H, *dims]; `in_place` updates the tensors of `state`."""
-        inputs = {o.name for o in self.spec.of_kind("input")}
-        longer = {n: v.unsqueeze(1) if n in inputs and isinstance(v, Tensor) else v for n, v in operands.items()}
+        longer = with_time(self.spec, operands)
         restart = None if reset is None else reset.unsqueeze(1)
         if not in_place:
             result, final = self._run(longer, state, None, restart, False)

@@ -91,7 +91,7 @@ class Pointwise:
         word = name.replace(":", "_")
         if name in self.stages.vectors:
             dims, weight = self.stages.vectors[name]
-            lead = "step" if self.loop.part_name == "inputs" else "product"
+            lead: Lead = "step" if self.loop.part_name == "inputs" else "product"
             return self._pointer("factor", name, dims, lead, self.names.word((name, ())), self.variant.dtype(weight))
         if self.backward:
             if name in vectors_of(programs):
