@@ -13,7 +13,7 @@ from rekern.runtime.gpu import fits
 from rekern.runtime.gpu.fits import ask, smaller
 from rekern.runtime.gpu.kernels import Kernels
 from rekern.runtime.gpu.launches import source_of
-from rekern.runtime.gpu.views import Views, views
+from rekern.runtime.gpu.views import PASSES, Views, views
 from rekern.schedules.gpu.usual import usual_calls
 from rekern.schedules.triton.passes import Sizes
 
@@ -41,6 +41,15 @@ def test_where_a_kernel_of_the_best_schedule_does_not_fit_all_are_of_the_next(mo
     rejecting(monkeypatch, lambda text: "tl.dot" in text and "def backward" in text)
     assert schedules(found) == ["one_block", "alternating", "one_block"]
     assert {view.name for view in found.of("recording")} == {"recording"}
+
+
+def test_products_that_hold_too_much_are_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = views(zoo.lstm, H100, "float32", {"D": 64})
+    rejecting(monkeypatch, lambda text: '"tf32x3"' in text and "def backward" in text)
+    assert schedules(found) == ["one_block"] * 3
+    assert {name: found.of(name)[0].variant.precision for name in PASSES} == {
+        "forward": "tf32x3", "recording": "tf32x3", "backward": "ieee", "step": "tf32x3",
+    }  # fmt: skip
 
 
 def test_where_no_schedule_fits_the_message_has_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,14 @@ nor a GPU are needed, so what is shown, exported and compiled ahead is what a ca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from rekern.errors import PlanError
-from rekern.runtime.gpu.choose import Chosen
-from rekern.runtime.gpu.variants import Way
+from rekern.runtime.gpu.choose import Chosen, LaunchName
+from rekern.runtime.gpu.variants import PLAIN, Way
 from rekern.schedules.scan import Summary, summaries
 from rekern.schedules.triton.alternating import AlternatingPass, alternating_pass
 from rekern.schedules.triton.backward import backward_pass
@@ -61,18 +61,36 @@ class TimeLoopKernels(Kernels):
     @cached_property
     def forward(self) -> TritonPass:
         """All steps; what the gradient reads too, where there is one."""
-        return self.chosen.kernel(
+        return self._fitted(
             "step" if self.way.one_step else "forward",
-            lambda sizes: forward_pass(self.chosen.programs, sizes, self.variant, self.way.record),
+            lambda sizes, variant: forward_pass(self.chosen.programs, sizes, variant, self.way.record),
         )
 
     @cached_property
     def backward(self) -> TritonPass:
         """The gradient. Blocks of steps are those of the forward pass."""
         block = self.forward.sizes.block
-        return self.chosen.kernel(
-            "backward", lambda sizes: backward_pass(self.chosen.programs, replace(sizes, block=block), self.variant)
+        return self._fitted(
+            "backward",
+            lambda sizes, variant: backward_pass(self.chosen.programs, replace(sizes, block=block), variant),
         )
+
+    def _fitted(self, name: LaunchName, make: Callable[[Sizes, Variant], TritonPass]) -> TritonPass:
+        """With products as the variant has them or, where none of those fit, as plain multiply-adds.
+
+        Products of float32 that are made of three of TensorFloat-32 hold both parts of their operands. Either way keeps
+        what float32 has.
+        """
+        try:
+            return self.chosen.kernel(name, lambda sizes: make(sizes, self.variant))
+        except PlanError as error:
+            if not self.chosen.programs.rows or self.variant.precision == PLAIN:
+                raise
+            plain = replace(self.variant, precision=PLAIN)
+            try:
+                return self.chosen.kernel(name, lambda sizes: make(sizes, plain))
+            except PlanError:
+                raise error from None
 
 
 class ScanKernels(TimeLoopKernels):

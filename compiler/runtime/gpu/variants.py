@@ -24,6 +24,7 @@ SPELLED = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 DTYPES: Mapping[torch.dtype, Dtype] = {
     torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16",
 }  # fmt: skip
+PLAIN = "ieee"  # products of float32 by multiply-adds, as Triton calls it
 ALIGNED = 16
 
 
@@ -69,7 +70,7 @@ def precision_of(machine: Machine) -> str:
     """How products of float32 are made: three of tf32 where there are such, which together lose next to nothing."""
     gpu = machine.gpu
     assert gpu is not None
-    return "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else "ieee"
+    return "tf32x3" if gpu.vendor == "nvidia" and not interpreted() else PLAIN
 
 
 def groups_of(spec: Recurrence, arguments: Arguments) -> dict[str, int]:
