@@ -39,10 +39,15 @@ def main(file: str, name: str, given: str, results: str) -> None:
     found = [*outputs.values(), *last.values()]
     gradients = torch.autograd.grad(found, [*operands.values(), *state.values()], data["cotangents"])
 
-    with torch.no_grad():
-        silent, silent_last = function(*operands.values(), state=state)
-    same = [(silent if isinstance(silent, dict) else {"out": silent}), silent_last]
-    repeated = all(torch.equal(a[n], b[n]) for a, b in zip([outputs, last], same) for n in a)
+    def is_alike(alike) -> bool:
+        again, again_last = function(*operands.values(), state=state)
+        same = [(again if isinstance(again, dict) else {"out": again}), again_last]
+        return all(alike(a[n], b[n]) for a, b in zip([outputs, last], same) for n in a)
+
+    repeated = is_alike(torch.equal)
+    rounding = 1e-5 if found[0].dtype == torch.float32 else 2**-7
+    with torch.no_grad():  # another kernel, whose compiler may round elsewhere
+        repeated &= is_alike(lambda a, b: torch.allclose(a, b, rtol=rounding, atol=1e-6))
 
     own = {n: t.detach().clone() for n, t in state.items()}
     steps = []

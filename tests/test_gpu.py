@@ -175,7 +175,8 @@ def test_a_step_in_place_is_captured_in_a_graph(name: str) -> None:
             graph.replay()
         for _ in range(3):
             _, state = call.step(state=state, **given)
-    assert all(torch.equal(own[n], t) for n, t in state.items())
+    for n, t in state.items():  # kernels of a step in place have sizes of their own, so sums may have another order
+        torch.testing.assert_close(own[n], t, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.gpu
@@ -235,7 +236,8 @@ def test_outputs_with_more_numbers_than_32_bits_count() -> None:
     with torch.no_grad():
         out, last = kernel("hgrn")(x=x.expand(1, steps, 1, length), g=(-g.abs()).expand(1, steps, 1, length))
     assert isinstance(out, Tensor)
-    assert torch.equal(out[:, -1], last["h"].bfloat16())
+    # A scan joins segments for the last state: it may be off by a rounding.
+    torch.testing.assert_close(out[:, -1], last["h"].bfloat16(), rtol=2**-7, atol=0)
 
 
 # -- an exported file

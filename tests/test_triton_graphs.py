@@ -13,11 +13,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self.capturing = False
+        self.current = 0
         self.captured = 0
         self.replays: list[int] = []
 
     def is_capturing(self) -> bool:
         return self.capturing
+
+    def stream(self) -> int:
+        return self.current
 
     def capture(self, work: Work) -> Work:
         number = self.captured
@@ -51,8 +55,19 @@ def test_the_graph_that_was_used_last_stays() -> None:
         graphs.run((key,), lambda: None)
     graphs.run((MOST_GRAPHS,), lambda: None)
     assert recorder.captured == MOST_GRAPHS + 1
-    graphs.run((0,), lambda: None)  # the oldest, which has been dropped
-    assert recorder.captured == MOST_GRAPHS + 2
+    launched = list[int]()
+    for _ in range(3):  # the oldest, which has been dropped: capturing it again and again would cost more than it saves
+        graphs.run((0,), lambda: launched.append(0))
+    assert recorder.captured == MOST_GRAPHS + 1 and launched == [0] * 3
+
+
+def test_streams_have_graphs_of_their_own() -> None:
+    recorder, launched = Recorder(), list[int]()
+    graphs = Graphs(recorder)
+    for stream in (0, 1, 0, 1):
+        recorder.current = stream
+        graphs.run(("a",), lambda stream=stream: launched.append(stream))  # type: ignore[misc]  # bound now
+    assert launched == [0, 1] and recorder.captured == 2
 
 
 def test_launches_go_into_a_graph_that_someone_else_captures() -> None:

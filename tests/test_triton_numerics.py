@@ -7,7 +7,7 @@ import torch
 
 import triton_random
 from rekern import zoo
-from triton_interpreter import Call, errors_of, interpreter, limited
+from triton_interpreter import Call, errors_of, errors_with_default, interpreter, limited
 
 __all__ = ["interpreter"]
 LIMITS = {torch.float32: (1e-5, 5e-5), torch.float16: (2e-3, 4e-3)}
@@ -35,6 +35,17 @@ def test_packed_sequences_with_restarts(name: str, reverse: bool, interpreter: C
     reset[0, [1, 4, 8]] = True
     found = interpreter(errors_of, name, time=9, sequences=5, cu_seqlens=boundaries, reset=reset, reverse=reverse)
     limited(found, *LIMITS[torch.float32])
+
+
+def test_boundaries_that_do_not_lie_dense(interpreter: Call) -> None:
+    boundaries = torch.tensor([[0, 9], [3, 9], [9, 0]])[:, 0]
+    found = interpreter(errors_of, "gated_delta_rule", time=9, sequences=2, cu_seqlens=boundaries)
+    limited(found, *LIMITS[torch.float32])
+
+
+@pytest.mark.parametrize("name", ["lstm", "gated_delta_rule"])
+def test_memory_of_kernels_is_float32_whatever_torch_makes_by_default(name: str, interpreter: Call) -> None:
+    limited(interpreter(errors_with_default, name, torch.bfloat16), *LIMITS[torch.float32])
 
 
 @pytest.mark.parametrize("name", KINDS)

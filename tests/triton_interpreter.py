@@ -102,6 +102,24 @@ def errors_of(
     return errors(actual, expected)
 
 
+def errors_with_default(name: str, dtype: torch.dtype) -> dict[str, float]:
+    """The same of float32 operands where torch makes tensors of `dtype` unless it is told otherwise."""
+    spec, before = spec_of(name), torch.get_default_dtype()
+    operands, state = draw(spec, batch=2, time=3, heads=2, sizes=LENGTHS)
+    state = {n: t.float() for n, t in state.items()}
+    expected = run(None, spec, exact(operands), exact(state))
+    kernel = kernel_of(spec)
+
+    def call(**given: Any) -> Any:
+        torch.set_default_dtype(dtype)
+        try:
+            return kernel(**given)
+        finally:
+            torch.set_default_dtype(before)
+
+    return errors(run(call, spec, operands, state), expected)
+
+
 def results_of(name: str, **options: Any) -> Run:
     """What a kernel gives for random operands."""
     spec = spec_of(name)
@@ -131,6 +149,9 @@ class Replayer:
 
     def is_capturing(self) -> bool:
         return False
+
+    def stream(self) -> int:
+        return 0
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         Replayer.captured += 1

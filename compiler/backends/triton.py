@@ -95,6 +95,10 @@ def compile_triton(source: TritonSource, architecture: str, *, disassemble: bool
     return Compiled(architecture, *read(done, threads, disassemble), seconds)
 
 
+# Triton 3.9 unloads a kernel when nobody holds it any more, but graphs hold functions of it that nobody sees.
+_LOADED: list[object] = []
+
+
 def launchable(source: TritonSource, device: int) -> Callable[[int, Sequence[Any]], None]:
     """The kernel, compiled for the GPU `device`, as a function of the number of programs and of its arguments.
 
@@ -111,6 +115,7 @@ def launchable(source: TritonSource, device: int) -> Callable[[int, Sequence[Any
         program = _program(source, Path(folder), ast_source)
         done = triton.compile(program, target=active.get_current_target(), options=_options(source))
         run = done.run  # loads the binary
+        _LOADED.append(done)
     function, metadata, stream_of = done.function, done.packed_metadata, active.get_current_stream
     current, use = active.get_current_device, active.set_current_device
 

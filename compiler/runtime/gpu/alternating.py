@@ -56,7 +56,7 @@ class AlternatingLoop(GpuLoop):
             start = self.first(o, t)
             given["state_out", o.name] = start if in_place else self.new(start.shape).copy_(start)
         for n, dims in self.spec.step.output_dims.items():
-            given["output", n] = self.new(self.shape("BTH", dims), self.dtype)
+            given["output", n] = self.of_steps(self.shape("BTH", dims), self.dtype)
         steps = self._steps(boundaries)
         kept: list[Tensor] = []
         if self.way.record:
@@ -82,10 +82,10 @@ class AlternatingLoop(GpuLoop):
             if a.use == "d_input":
                 o = self.spec.operand(a.operand)
                 dtype = torch.float32 if a.dtype == "*fp32" else self.arguments.tensors[o.name].dtype
-                given["d_input", o.name] = self.new(self.shape("BTH", o.dims), dtype)
+                given["d_input", o.name] = self.of_steps(self.shape("BTH", o.dims), dtype)
             elif a.use == "d_param":
                 dims = self.spec.operand(a.operand).dims
-                given["d_param", a.operand] = torch.zeros((copies, *self.shape("H", dims)), device=self.device)
+                given["d_param", a.operand] = self.zeros((copies, *self.shape("H", dims)))
             elif a.use == "vector":
                 given["vector", a.operand] = self.vector(a.operand, a.dtype)
         steps = range(int(kept[1]) - 1, -1, -1)
@@ -107,7 +107,7 @@ class AlternatingLoop(GpuLoop):
         if not steps or not self.counts.sequences:
             return
         tensors = tuple((*key, t.data_ptr(), t.stride()) for key, t in given.items())
-        key = tensors, steps, tuple(scalars.items())
+        key = tensors, steps, tuple(scalars.items()), torch.get_float32_matmul_precision()
         graphs.run(key, lambda: self._walk(made, given, steps, scalars))
 
     def _walk(self, made: AlternatingPass, given: Given, steps: range, scalars: Scalars) -> None:

@@ -67,6 +67,13 @@ class GpuLoop(ABC):
     def new(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def of_steps(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Memory for what every step writes. Boundaries on a GPU are not looked at, and may leave steps out."""
+        return self.zeros(shape, dtype) if self.way.packed else self.new(shape, dtype)
+
     def dense(self, o: Operand, tensor: Tensor) -> Tensor:
         """The operand with its own axes dense, which are read without strides; parameters altogether."""
         if o.kind == "param":
@@ -87,7 +94,7 @@ class GpuLoop(ABC):
         for o, t in zip(self.spec.of_kind("input", "param"), operands, strict=True):
             given["input" if o.kind == "input" else "param", o.name] = self.dense(o, t)
         if boundaries is not None:
-            given["boundaries", ""] = boundaries.to(self.device, torch.int64)
+            given["boundaries", ""] = boundaries.to(self.device, torch.int64).contiguous()
         if reset is not None:
             given["reset", ""] = reset.view(torch.int8)
         return given
@@ -104,14 +111,14 @@ class GpuLoop(ABC):
         for o, t in zip(self.spec.states, cotangents[len(outputs) :], strict=True):
             shape = self.shape("NH", o.dims)
             given["d_state_out", o.name] = (
-                torch.zeros(shape, device=self.device) if t is None else aligned_copy(t.to(torch.float32))
+                self.zeros(shape) if t is None else aligned_copy(t.to(torch.float32))
             )
         return given
 
     def vector(self, word: str, dtype: str) -> Tensor:
         """Memory for one side of a weight's gradient, of all steps."""
         axis = self.programs.weight_terms[1][word][0].dim
-        return self.new(self.shape("BTH", (axis,)), next(d for d, n in SPELLED.items() if f"*{n}" == dtype))
+        return self.of_steps(self.shape("BTH", (axis,)), next(d for d, n in SPELLED.items() if f"*{n}" == dtype))
 
     # -- gradients of operands
 
@@ -133,10 +140,8 @@ class GpuLoop(ABC):
         return found.to(like.dtype)
 
     def _weight_gradient(self, o: Operand, given: Given) -> Tensor:
-        if ("d_param", o.name) in given:
-            found = given["d_param", o.name].sum(0)
-        else:
-            found = torch.zeros(self.shape("H", o.dims), device=self.device)
+        copies = given.get(("d_param", o.name))
+        found = self.zeros(self.shape("H", o.dims)) if copies is None else copies.sum(0)
         for term in self.programs.weight_terms[0]:
             if term.weight[0] == o.name:
                 left, right = (self._vector(word, given) for word in (term.left, term.right))

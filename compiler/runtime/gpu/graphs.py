@@ -20,7 +20,7 @@ import torch
 from rekern.runtime.calls import Latest
 
 Work = Callable[[], None]
-MOST_GRAPHS = 4  # of one kind of call: each holds memory for what its launches allocate
+MOST_GRAPHS = 32  # of one kind of call (layers that are alike share it): each holds memory for what launches allocate
 MOST_SEEN = 256  # sets of addresses that are remembered without a graph
 
 
@@ -29,6 +29,9 @@ class Recorder(Protocol):
 
     def is_capturing(self) -> bool:
         """Whether someone else captures what is launched now."""
+
+    def stream(self) -> int:
+        """A number of the stream that launches go to now."""
 
     def capture(self, work: Work) -> Work:
         """What `work` launches, as one launch. It has run before, and is not run now."""
@@ -41,21 +44,24 @@ class Graphs:
         """`recorder`: None where nothing can be captured, as in the interpreter."""
         self._recorder = recorder
         self._graphs: Latest[Work] = Latest(MOST_GRAPHS)
-        self._seen: Latest[bool] = Latest(MOST_SEEN)
+        self._seen: Latest[bool] = Latest(MOST_SEEN)  # whether a graph was made of them
 
     def run(self, key: tuple[object, ...], work: Work) -> None:
         """Do `work`, which does the same for every call with this key."""
         if self._recorder is None or self._recorder.is_capturing():
             work()
             return
+        key = *key, self._recorder.stream()  # what one stream replays, another may not touch meanwhile
         graph = self._graphs.get(key)
         if graph is None:
-            if self._seen.get(key) is None:
-                self._seen.put(key, True)
+            captured = self._seen.get(key)
+            if captured is not False:  # it is new; or its graph was dropped, and so would be the next one
+                self._seen.put(key, bool(captured))
                 work()
                 return
             graph = self._recorder.capture(work)
             self._graphs.put(key, graph)
+            self._seen.put(key, True)
         graph()
 
 
@@ -64,14 +70,22 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._sides: dict[int, torch.cuda.Stream] = {}  # by the stream that replays: cuBLAS has memory for each stream
 
     def is_capturing(self) -> bool:
         with torch.cuda.device(self._device):
             return torch.cuda.is_current_stream_capturing()
 
+    def stream(self) -> int:
+        return torch.cuda.current_stream(self._device).cuda_stream
+
     def capture(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        current, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
+        current = torch.cuda.current_stream(self._device)
+        side = self._sides.get(current.cuda_stream) or torch.cuda.Stream(self._device)
+        self._sides[current.cuda_stream] = side
+        with torch.cuda.device(self._device):
+            torch.cuda.current_blas_handle()  # a thread makes its own when it first multiplies, which no graph may hold
         side.wait_stream(current)
         with torch.cuda.stream(side):
             # Other threads may allocate and wait meanwhile: only what this one does has to be fit for a graph.

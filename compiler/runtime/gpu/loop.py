@@ -76,7 +76,7 @@ class Loop(GpuLoop):
             own = in_place and (self.kernels.forward.column_tiles == 1 or lane in o.dims)
             given["state_out", o.name] = given["state_in", o.name] if own else self.new(self.shape("NH", o.dims))
         for n, dims in self.spec.step.output_dims.items():
-            given["output", n] = self.new(self.shape("BTH", dims), self.dtype)
+            given["output", n] = self.of_steps(self.shape("BTH", dims), self.dtype)
         kept = self.kept()
         use: Use = "recorded" if self.programs.keep == "steps" else "checkpoint"
         given |= {(use, n): t for n, t in kept.items()}
@@ -108,7 +108,7 @@ class Loop(GpuLoop):
             elif a.use == "d_param":
                 o = spec.operand(a.operand)
                 copies = self.backward_launch.programs(replace(self.counts, heads=1))
-                given["d_param", o.name] = torch.zeros((copies, *self.shape("H", o.dims)), device=self.device)
+                given["d_param", o.name] = self.zeros((copies, *self.shape("H", o.dims)))
             elif a.use == "vector" and a.kind == "pointer":
                 given["vector", a.operand] = self.vector(a.operand, a.dtype)
         self.run_backward(given, scalars)
@@ -128,4 +128,5 @@ class Loop(GpuLoop):
 
     def _result(self, dims: Sequence[Dim], lead: str, dtype: torch.dtype, parts: bool) -> Tensor:
         shape = self.shape(lead, dims)
-        return self.new((self.kernels.backward.column_tiles, *shape) if parts else shape, dtype)
+        shape = (self.kernels.backward.column_tiles, *shape) if parts else shape
+        return self.of_steps(shape, dtype) if lead == "BTH" else self.new(shape, dtype)
